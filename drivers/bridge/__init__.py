@@ -1,0 +1,1 @@
+"""Networks backed by a Linux bridge."""

@@ -1,0 +1,184 @@
+"""What a Linux bridge network is made of, in three pure functions: the host's part, a network's, an endpoint's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from drivers import ruleset
+from drivers.facts import HostFacts
+from drivers.model import Endpoint, Interface, Network, Use
+from drivers.naming import LINK_GROUP
+from drivers.resources import (
+    HOST,
+    TABLE_KEY,
+    Bridge,
+    Chain,
+    Fence,
+    Forwarding,
+    HostAddress,
+    Jump,
+    Permit,
+    Resource,
+    Rule,
+    Setting,
+    Table,
+    Veth,
+    address_key,
+    chain_key,
+    element_key,
+    jump_key,
+    link_key,
+    rule_key,
+    scope_of,
+    setting_key,
+)
+
+FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
+FORCE_FORWARDING6: Final = "net/ipv6/conf/all/force_forwarding"
+DOCKER_LINKS: Final = ("docker0", "docker_gwbridge")
+
+_TABLE: Final = frozenset({TABLE_KEY})
+
+
+class BridgePlanner:
+    """The planner of ``weft.backend=bridge``."""
+
+    def host(self, facts: HostFacts, use: Use) -> tuple[Resource, ...]:
+        """Return the verdict table, the answer to Docker's FORWARD DROP, and IPv6 forwarding if a network needs it."""
+        if not use.networks:
+            return ()
+        operators = facts.operator_links - use.docker_links
+        return (
+            Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT),
+            *(_host_fence(ruleset.DOCKER_LINKS, name) for name in sorted(use.docker_links)),
+            *(_host_permit(ruleset.OPERATOR_LINKS, name) for name in sorted(operators)),
+            *(
+                part
+                for version in sorted(facts.docker_user)
+                for part in _forward_drop_answer(version, sorted(use.docker_links), sorted(operators))
+            ),
+            *(_forwarding6(facts) if use.forwards6 and facts.may_forward else ()),
+        )
+
+    def network(self, facts: HostFacts, network: Network) -> tuple[Resource, ...]:  # noqa: ARG002 - a planner's shape
+        """Return the bridge, the host's addresses on it, and what the verdict table has to know of it."""
+        scope = scope_of(network.id)
+        link = link_key(network.link)
+        bridge = Bridge(
+            key=link,
+            scope=scope,
+            adopted=network.adopted,
+            mac=network.mac,
+            mtu=network.mtu,
+            ipv6=network.speaks(6),
+        )
+        elements: list[Resource] = [
+            Permit(key=element_key(ruleset.SAME, network.link, network.link), scope=scope, needs=_TABLE)
+        ]
+        if not network.adopted:
+            if network.internal:
+                elements.append(Fence(key=element_key(ruleset.INTERNAL, network.link), scope=scope, needs=_TABLE))
+            elif network.masquerade:
+                elements += [
+                    Permit(key=element_key(ruleset.MASQUERADE[version], network.link), scope=scope, needs=_TABLE)
+                    for version in (4, 6)
+                    if network.speaks(version)
+                ]
+        addresses = [
+            HostAddress(
+                key=address_key(network.link, subnet.gateway),
+                scope=scope,
+                needs=frozenset({link}),
+                shared=network.adopted,
+            )
+            for subnet in network.subnets
+            if subnet.gateway is not None
+        ]
+        return (bridge, *addresses, *elements)
+
+    def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
+        """Return the veth pair; on an adopted bridge also what the group does for our own: verdicts, one by one."""
+        scope = scope_of(network.id, endpoint.id)
+        veth = Veth(
+            key=link_key(endpoint.link),
+            scope=scope,
+            bridge=network.link,
+            mtu=network.mtu,
+            peer=endpoint.peer,
+            mac=endpoint.mac,
+        )
+        if not network.adopted:
+            return (veth,)
+        return (
+            veth,
+            *(part for address in endpoint.addresses for part in _adopted_verdicts(facts, network, endpoint, address)),
+        )
+
+
+def _host_fence(set_name: str, link: str) -> Resource:
+    return Fence(key=element_key(set_name, link), scope=HOST, needs=_TABLE)
+
+
+def _host_permit(set_name: str, link: str) -> Resource:
+    return Permit(key=element_key(set_name, link), scope=HOST, needs=_TABLE)
+
+
+def _forward_drop_answer(version: int, docker_links: list[str], operators: list[str]) -> tuple[Resource, ...]:
+    """Accept our links where Docker's FORWARD policy would drop them; leave what goes to Docker's own to Docker.
+
+    The verdicts are in ``inet weft``, which must be there first: a drop there is final (facts/network.md 1).
+    """
+    ours = f"-m devgroup --src-group {LINK_GROUP:#x}"
+    chain = Chain(
+        key=chain_key(version),
+        scope=HOST,
+        needs=_TABLE,
+        rules=(
+            *(f"-o {name} -j RETURN" for name in (*DOCKER_LINKS, *docker_links)),
+            *(f"-o {name} {ours} -j ACCEPT" for name in operators),
+            "-o br-+ -j RETURN",
+            f"{ours} -j ACCEPT",
+            f"-m devgroup --dst-group {LINK_GROUP:#x} -j ACCEPT",
+        ),
+    )
+    return (chain, Jump(key=jump_key(version), scope=HOST, needs=_TABLE | {chain.key}))
+
+
+def _forwarding6(facts: HostFacts) -> tuple[Resource, ...]:
+    """Switch IPv6 forwarding on without taking the host's own IPv6 away (facts/network.md 4).
+
+    Where the kernel can (Linux 6.17), by ``force_forwarding``, which leaves router advertisements alone. Else by the
+    global switch, after the links that live on advertisements have been told to go on accepting them.
+    """
+    if facts.forwarding6:
+        return ()
+    if facts.force_forwarding:
+        return (Forwarding(key=setting_key(FORCE_FORWARDING6), scope=HOST, adopted=True, value="1"),)
+    keep = tuple(
+        Setting(key=setting_key(f"net/ipv6/conf/{name}/accept_ra"), scope=HOST, adopted=True, value="2")
+        for name in sorted(facts.ra_links)
+    )
+    needs = frozenset(one.key for one in keep)
+    return (*keep, Forwarding(key=setting_key(FORWARDING6), scope=HOST, adopted=True, value="1", needs=needs))
+
+
+def _adopted_verdicts(
+    facts: HostFacts, network: Network, endpoint: Endpoint, address: Interface
+) -> tuple[Resource, ...]:
+    version, scope, ip = address.version, scope_of(network.id, endpoint.id), str(address.ip)
+
+    def element(kind: type[Fence | Permit], sets: dict[int, str]) -> Resource:
+        return kind(key=element_key(sets[version], network.link, ip), scope=scope, needs=_TABLE)
+
+    verdicts = [element(Fence, ruleset.ADOPTED)]
+    if network.internal:
+        return (*verdicts, element(Fence, ruleset.ADOPTED_INTERNAL))
+    if network.masquerade:
+        verdicts.append(element(Permit, ruleset.ADOPTED_MASQUERADE))
+    if version in facts.docker_user:
+        needs = frozenset({chain_key(version)})
+        verdicts += [
+            Rule(key=rule_key(version, spec), scope=scope, needs=needs)
+            for spec in (f"-i {network.link} -s {ip} -j ACCEPT", f"-o {network.link} -d {ip} -j ACCEPT")
+        ]
+    return tuple(verdicts)

@@ -1,0 +1,34 @@
+"""What the host can do and is: read once, then passed as a value, so that planners stay pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkInfo:
+    """What a link is: its kind as the kernel calls it (``bridge``, ``veth``, ``device`` for hardware) and its group."""
+
+    kind: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The host as the planners see it.
+
+    ``docker_user``       the IP versions whose filter table has a chain DOCKER-USER now
+    ``force_forwarding``  the kernel forwards IPv6 per link (``net.ipv6.conf.*.force_forwarding``, Linux 6.17)
+    ``forwarding6``       ``net.ipv6.conf.all.forwarding`` is on already, by somebody else's choice
+    ``may_forward``       Docker was up in this boot, so forwarding may be asked for (see spec/ownership.md)
+    ``ra_links``          links with an IPv6 default route learnt by router advertisement and ``accept_ra=1``:
+                          the kernel would delete it when ``all.forwarding`` is switched on
+    ``operator_links``    links called ``br-something`` that cannot be Docker's (``br-`` and twelve hex digits)
+    """
+
+    docker_user: frozenset[int] = frozenset()
+    force_forwarding: bool = True
+    forwarding6: bool = False
+    may_forward: bool = False
+    ra_links: frozenset[str] = frozenset()
+    operator_links: frozenset[str] = frozenset()

@@ -1,0 +1,104 @@
+"""What is wanted, in our words: networks and the endpoints on them.
+
+Every value here is a decision already made (a name, a MAC, an address), so a planner only has to spell it out.
+Nothing here knows of Docker, and nothing is a handle: no ifindex, no rule number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """One address range of a network, and the host's own address in it.
+
+    ``gateway`` is what the bridge answers as, with the subnet's prefix length; ``None`` where the host has no
+    address in the subnet.
+    """
+
+    network: IPNetwork
+    gateway: Interface | None = None
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.network.version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A layer-2 segment of this host.
+
+    ``link``        the bridge's name, at most 15 bytes
+    ``adopted``     the bridge is the operator's own: it must exist, and is neither made nor removed nor configured
+    ``mac``         the bridge's own MAC; unused on an adopted bridge
+    ``subnets``     empty for a network without addresses (layer 2 only)
+    ``mtu``         in bytes; ``None`` leaves the kernel's default (1500)
+    ``internal``    no way out and no way in
+    ``masquerade``  what leaves the network carries the host's address
+    """
+
+    id: str
+    link: str
+    mac: str
+    backend: str = "bridge"
+    adopted: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    mtu: int | None = None
+    internal: bool = False
+    masquerade: bool = True
+
+    def speaks(self, version: int) -> bool:
+        """Whether the network has a subnet of IP version 4 or 6."""
+        return any(subnet.version == version for subnet in self.subnets)
+
+    def gateway_for(self, address: Interface | None) -> Address | None:
+        """Return the gateway that ``address`` can reach on the link, or ``None`` if there is none."""
+        if address is None or self.internal:
+            return None
+        gateways = (s.gateway.ip for s in self.subnets if s.gateway is not None and address.ip in s.network)
+        return next(gateways, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One container's attachment to a network.
+
+    ``link``      the host's end of the veth pair: the port of the bridge
+    ``peer``      the container's end, as it is called until the container has it
+    ``mac``       of the container's end
+    ``ipv4``, ``ipv6``  what the container is given on it; both ``None`` on a layer-2 network
+    """
+
+    id: str
+    network: str
+    link: str
+    peer: str
+    mac: str
+    ipv4: IPv4Interface | None = None
+    ipv6: IPv6Interface | None = None
+
+    @property
+    def addresses(self) -> tuple[Interface, ...]:
+        """The endpoint's addresses, IPv4 first."""
+        return tuple(address for address in (self.ipv4, self.ipv6) if address is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What the stored networks ask of the host as a whole, counted in the store.
+
+    ``networks``      how many there are
+    ``forwards6``     some network routes IPv6 through the host
+    ``docker_links``  the bridges of Docker's own networks that have names of their own
+    """
+
+    networks: int = 0
+    forwards6: bool = False
+    docker_links: frozenset[str] = frozenset()

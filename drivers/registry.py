@@ -1,0 +1,11 @@
+"""The planners by the name of their backend (``weft.backend``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from drivers.bridge.planner import BridgePlanner
+from drivers.contract import Planner
+
+PLANNERS: Final[Mapping[str, Planner]] = {"bridge": BridgePlanner()}
