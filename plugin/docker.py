@@ -1,0 +1,85 @@
+"""Docker's own list, read over its socket. Only ever outside a driver call, and its absence is fine.
+
+A driver is told neither names nor that Docker has forgotten something; both are read here. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from plugin.unix_http import UnixConnection
+
+_SECONDS: Final = 5.0
+_OWN_BRIDGE: Final = "com.docker.network.bridge.name"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerNetwork:
+    """A network as Docker lists it. ``containers``: endpoint id -> container name, of running containers."""
+
+    id: str
+    name: str
+    driver: str
+    containers: dict[str, str] = field(default_factory=dict)
+    bridge: str | None = None
+
+
+class Unreachable(Exception):
+    """Docker's socket is absent or does not answer: nothing is known, so nothing may be concluded."""
+
+
+class Docker:
+    """Docker's API, at the path of its socket."""
+
+    def __init__(self, path: Path) -> None:
+        """Read from the socket at ``path``."""
+        self._path = path
+
+    def networks(self, *, driver: str) -> list[DockerNetwork]:
+        """Return the networks of a driver (``weft``, or ``weft:TAG`` of a managed plugin), each with its containers.
+
+        Raises :class:`Unreachable`.
+        """
+        listed = [one for one in self._list() if one.driver.partition(":")[0].rpartition("/")[2] == driver]
+        return [self._inspect(one.id) for one in listed]
+
+    def bridges(self) -> frozenset[str]:
+        """Return the bridges of Docker's own networks that have names of their own. Raises :class:`Unreachable`."""
+        return frozenset(one.bridge for one in self._list() if one.driver == "bridge" and one.bridge)
+
+    def _list(self) -> list[DockerNetwork]:
+        return [_network(one) for one in self._get("/networks")]
+
+    def _inspect(self, ident: str) -> DockerNetwork:
+        return _network(self._get(f"/networks/{quote(ident, safe='')}"))
+
+    def _get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        connection = UnixConnection(self._path, _SECONDS)
+        try:
+            connection.request("GET", path, headers={"Host": "docker"})
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != http.client.OK:
+                raise Unreachable(f"{self._path} answers {response.status} to GET {path}")
+            return json.loads(body)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"{self._path}: {error}") from error
+        finally:
+            connection.close()
+
+
+def _network(row: dict[str, Any]) -> DockerNetwork:
+    containers = row.get("Containers") or {}
+    options = row.get("Options") or {}
+    return DockerNetwork(
+        id=str(row["Id"]),
+        name=str(row["Name"]),
+        driver=str(row["Driver"]),
+        containers={str(one.get("EndpointID")): str(one.get("Name")) for one in containers.values()},
+        bridge=options.get(_OWN_BRIDGE),
+    )

@@ -1,0 +1,172 @@
+"""Making, joining, leaving and removing endpoints. An attach is a check, a commit, a converge and a commit."""
+
+from __future__ import annotations
+
+import logging
+
+from drivers.contract import Step
+from drivers.errors import Conflict, InvalidRequest, NotFound
+from drivers.model import Endpoint, Network
+from drivers.naming import endpoint_mac, link_name
+from drivers.resources import Rank
+from plugin.deadline import Deadline
+from plugin.engine.networks import HostLooks
+from plugin.requests import EndpointRequest, Joined
+from plugin.runtime import Runtime
+from plugin.store import EndpointRow, NetworkRow, Phase, Store
+
+log = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """The use cases of endpoints."""
+
+    def __init__(self, store: Store, runtime: Runtime, host: HostLooks) -> None:
+        """Make endpoints on the networks of ``store``."""
+        self._store = store
+        self._runtime = runtime
+        self._host = host
+
+    def create(self, request: EndpointRequest, deadline: Deadline) -> str:
+        """Make an endpoint and return its MAC. Making an equal one again is a success.
+
+        An address whose holder is dead (Docker lost track of it: facts/docker-wire.md 6) is taken over; a live holder
+        is a :class:`Conflict` that names it.
+        """
+        network = self._network(request.network).network
+        row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports)
+        known = self._store.endpoint(request.id)
+        if known and known.phase is not Phase.DELETING:
+            if (known.endpoint, known.ports) != (row.endpoint, row.ports):
+                raise Conflict(
+                    f"endpoint {row.id[:12]} exists and differs: {known.endpoint}; asked for: {row.endpoint}"
+                )
+            return known.endpoint.mac
+        dead = self._dead_holders(row.endpoint)
+        self._store.add_endpoint(row, instead_of=dead)
+        try:
+            for holder in dead:
+                self._runtime.converge(holder.scope, deadline)
+                log.warning("dead endpoint replaced", extra={"endpoint": holder.id[:12], "by": row.id[:12]})
+            self._runtime.converge(row.scope, deadline)
+            self._store.endpoint_ready(row.id)
+        except BaseException:
+            self._withdraw(row)
+            raise
+        self._tell(row)
+        return row.endpoint.mac
+
+    def delete(self, ident: str, deadline: Deadline) -> None:
+        """Remove an endpoint; removing what is unknown is a success.
+
+        Everything but the bare link is gone when this returns: the kernel takes 20 ms to delete a veth pair, and that
+        is left to the reconciler.
+        """
+        row = self._store.endpoint(ident)
+        if row is None:
+            return
+        self._store.withdraw_endpoints([ident])
+        self._runtime.converge(row.scope, deadline, defer=_is_bare_link)
+        log.info("endpoint deleted", extra={"endpoint": ident[:12], "network": row.endpoint.network[:12]})
+
+    def join(self, ident: str, sandbox: str) -> Joined:
+        """Take note of the container's namespace and say what Docker has to move there."""
+        row = self._ready(ident)
+        network = self._network(row.endpoint.network)
+        self._store.set_sandbox(ident, sandbox)
+        return Joined(
+            link=row.endpoint.peer,
+            prefix=network.interface_prefix,
+            gateway4=network.network.gateway_for(row.endpoint.ipv4),
+            gateway6=network.network.gateway_for(row.endpoint.ipv6),
+        )
+
+    def leave(self, ident: str) -> None:
+        """Take note that the container has left; of the unknown there is nothing to note."""
+        self._store.set_sandbox(ident, None)
+
+    def program_external(self, ident: str) -> None:
+        """Take note that the container reaches the world by this endpoint. Comes several times in its life."""
+        self._ready(ident)
+        self._store.set_external(ident, external=True)
+
+    def revoke_external(self, ident: str) -> None:
+        """Take note that it does so no longer. Comes without a Program before it, too."""
+        self._store.set_external(ident, external=False)
+
+    def _network(self, ident: str) -> NetworkRow:
+        row = self._store.network(ident)
+        if row is None or row.phase is not Phase.READY:
+            raise NotFound(
+                f"weft has no network {ident[:12]}: it was made by another driver, or its state was lost; "
+                "see `weft network ls`, then remove it with `docker network rm` and create it again"
+            )
+        return row
+
+    def _ready(self, ident: str) -> EndpointRow:
+        row = self._store.endpoint(ident)
+        if row is None or row.phase is not Phase.READY:
+            raise NotFound(f"weft has no endpoint {ident[:12]}; see `weft endpoint ls`, then start the container again")
+        return row
+
+    @staticmethod
+    def _decide(network: Network, request: EndpointRequest) -> Endpoint:
+        """Return the endpoint with every choice made: its links and its MAC."""
+        for address in (request.ipv4, request.ipv6):
+            if address is not None and not any(address.ip in subnet.network for subnet in network.subnets):
+                allowed = (
+                    ", ".join(str(subnet.network) for subnet in network.subnets) or "no address: it is layer 2 only"
+                )
+                raise InvalidRequest(
+                    f"endpoint {request.id[:12]}: {address.ip} is not in network {network.id[:12]}; allowed: {allowed}"
+                )
+        return Endpoint(
+            id=request.id,
+            network=network.id,
+            link=link_name("h", request.id),
+            peer=link_name("c", request.id),
+            mac=request.mac or endpoint_mac(network.id, request.ipv4 or request.ipv6, request.id),
+            ipv4=request.ipv4,
+            ipv6=request.ipv6,
+        )
+
+    def _dead_holders(self, endpoint: Endpoint) -> list[EndpointRow]:
+        """Return who holds the endpoint's addresses and is dead; a live one is a conflict.
+
+        A container that lives has the other end of its veth pair: an endpoint whose end lies in the host's namespace,
+        or nowhere, was given up by Docker without a word (facts/docker-wire.md 6).
+        """
+        holders = self._store.holders(endpoint.network, endpoint.addresses)
+        for holder in holders:
+            if self._host.is_plugged(holder.endpoint.link):
+                raise Conflict(
+                    f"endpoint {endpoint.id[:12]}: {' '.join(str(one.ip) for one in endpoint.addresses)} is in use by "
+                    f"endpoint {holder.id[:12]} of network {endpoint.network[:12]} ({holder.sandbox or 'running'}); "
+                    "stop that container, or choose another --ip"
+                )
+        return holders
+
+    def _withdraw(self, row: EndpointRow) -> None:
+        """Take an endpoint back after a failure. What cannot be removed now is removed by the reconciler."""
+        self._store.withdraw_endpoints([row.id])
+        try:
+            self._runtime.converge(row.scope, Deadline(None))
+        except ExceptionGroup as left:
+            log.exception("withdrawing an endpoint", extra={"endpoint": row.id[:12], "left": str(left.exceptions)})
+            self._runtime.dirty(row.scope)
+
+    @staticmethod
+    def _tell(row: EndpointRow) -> None:
+        endpoint = row.endpoint
+        said = {"endpoint": row.id[:12], "network": endpoint.network[:12]}
+        said["addresses"] = ",".join(str(address.ip) for address in endpoint.addresses) or "none"
+        log.info("endpoint created", extra=said)
+        if row.ports:
+            log.warning(
+                "published ports are not in this version: nothing listens on them",
+                extra={**said, "ports": len(row.ports), "instead": "reach the container by its address from this host"},
+            )
+
+
+def _is_bare_link(step: Step) -> bool:
+    return step.new is None and step.rank is Rank.LINK

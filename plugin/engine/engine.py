@@ -1,0 +1,76 @@
+"""The engine: what Docker may ask of weft, each call with its deadline. The one object the blueprints know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drivers.errors import Conflict
+from plugin.deadline import Deadline
+from plugin.engine.endpoints import Endpoints
+from plugin.engine.networks import Networks
+from plugin.requests import EndpointRequest, Joined, NetworkRequest
+from plugin.runtime import Runtime
+
+
+class Engine:
+    """The driver calls, in Docker's order. Each raises one of ``drivers.errors``, or a group of them."""
+
+    def __init__(
+        self, networks: Networks, endpoints: Endpoints, runtime: Runtime, *, look_soon: Callable[[], None]
+    ) -> None:
+        """Answer with these use cases; ``look_soon`` has Docker's own list looked at."""
+        self._networks = networks
+        self._endpoints = endpoints
+        self._runtime = runtime
+        self._look_soon = look_soon
+
+    def create_network(self, request: NetworkRequest) -> None:
+        """Make a network."""
+        deadline = self._called()
+        try:
+            self._networks.create(request, deadline)
+        except Conflict:
+            self.suspect()
+            raise
+
+    def delete_network(self, network: str) -> None:
+        """Remove a network; of the unknown, succeed."""
+        self._networks.delete(network, self._called())
+
+    def create_endpoint(self, request: EndpointRequest) -> str:
+        """Make an endpoint and return its MAC."""
+        deadline = self._called()
+        try:
+            return self._endpoints.create(request, deadline)
+        except Conflict:
+            self.suspect()
+            raise
+
+    def delete_endpoint(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
+        """Remove an endpoint; of the unknown, succeed."""
+        self._endpoints.delete(endpoint, self._called())
+
+    def join(self, network: str, endpoint: str, sandbox: str) -> Joined:  # noqa: ARG002 - endpoint ids are unique
+        """Say what Docker has to move into a sandbox."""
+        return self._endpoints.join(endpoint, sandbox)
+
+    def leave(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
+        """Take note that a container has left; of the unknown, succeed."""
+        self._endpoints.leave(endpoint)
+
+    def program_external(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
+        """Take note that an endpoint is its container's way out."""
+        self._endpoints.program_external(endpoint)
+
+    def revoke_external(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
+        """Take note that it is not any longer; of the unknown, succeed."""
+        self._endpoints.revoke_external(endpoint)
+
+    def suspect(self) -> None:
+        """Have Docker's own list looked at soon: a call lost its body, or clashed with what Docker may not know."""
+        self._look_soon()
+
+    def _called(self) -> Deadline:
+        deadline = Deadline()
+        self._runtime.docker_calls(deadline)
+        return deadline

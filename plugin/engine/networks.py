@@ -1,0 +1,167 @@
+"""Making and removing networks: check, decide, store, converge, promise. What fails is withdrawn, then answered."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from drivers.errors import Conflict
+from drivers.facts import LinkInfo
+from drivers.model import IPNetwork, Network
+from drivers.naming import LINK_GROUP, bridge_mac, link_name
+from drivers.resources import HOST, Scope
+from plugin.deadline import Deadline
+from plugin.requests import NetworkRequest
+from plugin.runtime import Runtime
+from plugin.store import NetworkRow, Phase, Store
+
+log = logging.getLogger(__name__)
+
+
+class HostLooks(Protocol):
+    """What is looked up on the host before a promise is made."""
+
+    def link(self, name: str) -> LinkInfo | None:
+        """Return what a link is, or ``None`` if there is none of that name."""
+        ...
+
+    def connected_subnets(self) -> tuple[tuple[str, IPNetwork], ...]:
+        """Return the subnets that the host is in, each with its link."""
+        ...
+
+    def forwarding4(self) -> bool:
+        """Tell whether the host forwards IPv4."""
+        ...
+
+    def is_plugged(self, link: str) -> bool:
+        """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
+        ...
+
+
+class Networks:
+    """The use cases of networks."""
+
+    def __init__(self, store: Store, runtime: Runtime, host: HostLooks, *, backend: str) -> None:
+        """Make networks of ``backend`` where the request does not say."""
+        self._store = store
+        self._runtime = runtime
+        self._host = host
+        self._backend = backend
+
+    def create(self, request: NetworkRequest, deadline: Deadline) -> None:
+        """Make a network. Making an equal one again is a success; one that differs is a :class:`Conflict`."""
+        row = NetworkRow(network=self._decide(request), interface_prefix=request.interface_prefix)
+        if known := self._known(row, deadline):
+            log.info("network is there already", extra={"network": known.id[:12]})
+            return
+        self._check_subnets(row.network)
+        self._store.add_network(row)
+        try:
+            self._runtime.converge(HOST, deadline)
+            self._runtime.converge(row.scope, deadline)
+            self._store.network_ready(row.id)
+        except BaseException:
+            self._withdraw(row.scope, row.id)
+            raise
+        self._tell(row.network)
+
+    def delete(self, ident: str, deadline: Deadline) -> None:
+        """Remove a network and all endpoints that are left on it. Removing what is unknown is a success."""
+        row = self._store.network(ident)
+        if row is None:
+            return
+        self._store.withdraw_network(ident)
+        for endpoint in self._store.endpoints(ident):
+            self._runtime.converge(endpoint.scope, deadline)
+        self._runtime.converge(row.scope, deadline)
+        self._runtime.converge(HOST, deadline)
+        log.info("network deleted", extra={"network": ident[:12], "link": row.network.link})
+
+    def _decide(self, request: NetworkRequest) -> Network:
+        """Return the network with every choice made: its bridge, whether that is adopted, its MAC."""
+        name = request.bridge or link_name("b", request.id)
+        return Network(
+            id=request.id,
+            backend=request.backend or self._backend,
+            link=name,
+            mac=bridge_mac(request.id),
+            adopted=request.bridge is not None and self._adopts(request.id, name),
+            subnets=request.subnets,
+            mtu=request.mtu,
+            internal=request.internal,
+            masquerade=request.masquerade,
+        )
+
+    def _adopts(self, ident: str, name: str) -> bool:
+        """Tell whether the operator's bridge of that name is there already; his name on a new one is fine too."""
+        link = self._host.link(name)
+        if link is None or (held := self._store.network_of_link(name)) is not None:
+            return link is not None and held is not None and held.network.adopted
+        if link.kind != "bridge" or link.group == LINK_GROUP:
+            what = f"a {link.kind}" if link.kind != "bridge" else "a bridge that another weft made"
+            raise Conflict(
+                f"network {ident[:12]}: com.docker.network.bridge.name={name}: that link is {what}; "
+                "allowed is the name of a Linux bridge of your own, or a name that is not taken"
+            )
+        return True
+
+    def _known(self, row: NetworkRow, deadline: Deadline) -> NetworkRow | None:
+        """Return the stored network of that id if it is equal; finish one that is going; refuse one that differs."""
+        known = self._store.network(row.id)
+        if known is None:
+            return None
+        if known.phase is Phase.DELETING:
+            self.delete(row.id, deadline)
+            return None
+        if (known.network, known.interface_prefix) != (row.network, row.interface_prefix):
+            raise Conflict(
+                f"network {row.id[:12]} exists already and differs: {known.network}; asked for: {row.network}"
+            )
+        return known
+
+    def _check_subnets(self, network: Network) -> None:
+        """Refuse a subnet that the host is in by another link: one of the two would get the other's packets."""
+        if not network.subnets:
+            return
+        for link, there in self._host.connected_subnets():
+            if link == network.link:
+                continue
+            for subnet in network.subnets:
+                if subnet.version == there.version and subnet.network.overlaps(there):
+                    row = self._store.network_of_link(link)
+                    whose = f"network {row.id[:12]}" if row else f"the host's own {there} on {link}"
+                    raise Conflict(
+                        f"network {network.id[:12]}: the subnet {subnet.network} overlaps {whose}; "
+                        "choose another --subnet (`ip route` shows what is taken)"
+                    )
+
+    def _withdraw(self, scope: Scope, ident: str) -> None:
+        """Take a network back after a failure. What cannot be removed now is removed by the reconciler."""
+        self._store.withdraw_network(ident)
+        try:
+            self._runtime.converge(scope, Deadline(None))
+            self._runtime.converge(HOST, Deadline(None))
+        except ExceptionGroup as left:
+            log.exception("withdrawing a network", extra={"network": ident[:12], "left": str(left.exceptions)})
+            self._runtime.dirty(scope)
+
+    def _tell(self, network: Network) -> None:
+        if network.speaks(4) and not network.internal and not self._host.forwarding4():
+            log.warning(
+                "IPv4 forwarding is off, so the network has no way out",
+                extra={
+                    "network": network.id[:12],
+                    "why": "dockerd was started with --ip-forward=false, or something switched it off",
+                    "fix": "sysctl -w net.ipv4.ip_forward=1",
+                },
+            )
+        log.info(
+            "network created",
+            extra={
+                "network": network.id[:12],
+                "link": network.link,
+                "adopted": network.adopted,
+                "subnets": ",".join(str(subnet.network) for subnet in network.subnets) or "none",
+                "internal": network.internal,
+            },
+        )

@@ -1,0 +1,137 @@
+"""What Docker forgot: READY here, but not in Docker's own list. Swept when two looks some minutes apart agree.
+
+Docker never tells of a deletion that happened while weft was down, nor of one whose dockerd was killed in the middle
+(facts/docker-wire.md 2 and 6). Its own list is the only witness, so nothing is concluded unless it was read completely,
+and nothing that a container has plugged in is ever swept, whatever the list says.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from plugin.deadline import Deadline
+from plugin.docker import DockerNetwork, Unreachable
+from plugin.store import EndpointRow, NetworkRow, Phase, Store
+
+log = logging.getLogger(__name__)
+
+APART_SECONDS: Final = 180.0
+DRIVER: Final = "weft"
+
+
+class DockersList(Protocol):
+    """Docker's own list (:class:`plugin.docker.Docker`)."""
+
+    def networks(self, *, driver: str) -> list[DockerNetwork]:
+        """Return the networks of a driver, with their running containers."""
+        ...
+
+    def bridges(self) -> frozenset[str]:
+        """Return the bridges of Docker's own networks that have names of their own."""
+        ...
+
+
+class Orphans:
+    """Looks at Docker's list from a thread of its own: at each interval, and soon after something looked wrong."""
+
+    def __init__(
+        self,
+        store: Store,
+        docker: DockersList,
+        *,
+        delete_network: Callable[[str, Deadline], None],
+        delete_endpoint: Callable[[str, Deadline], None],
+        is_plugged: Callable[[str], bool],
+        tell_bridges: Callable[[frozenset[str]], None],
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Delete, by the functions given, what two looks ``APART_SECONDS`` apart did not find."""
+        self._store = store
+        self._docker = docker
+        self._delete_network = delete_network
+        self._delete_endpoint = delete_endpoint
+        self._is_plugged = is_plugged
+        self._tell_bridges = tell_bridges
+        self._interval = interval
+        self._clock = clock
+        self._missing_since: dict[str, float] = {}
+        self._wake = threading.Condition()
+        self._soon = True
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="docker-look")
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and join the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look_soon(self) -> None:
+        """Look as soon as the thread is free. Never waits."""
+        with self._wake:
+            self._soon = True
+            self._wake.notify_all()
+
+    def look(self) -> None:
+        """Compare the store with Docker's list once."""
+        networks, endpoints = self._store.networks(), self._store.endpoints()
+        try:
+            self._tell_bridges(self._docker.bridges())
+            listed = self._docker.networks(driver=DRIVER)
+        except Unreachable as why:
+            log.debug("Docker's list was not read", extra={"why": str(why)})
+            return
+        known = {one.id for one in listed}
+        in_use = {endpoint for one in listed for endpoint in one.containers}
+        missing: list[NetworkRow | EndpointRow] = [row for row in networks if row.id not in known]
+        missing += [row for row in endpoints if row.id not in in_use]
+        self._judge([row for row in missing if row.phase is Phase.READY])
+
+    def _judge(self, missing: list[NetworkRow | EndpointRow]) -> None:
+        now = self._clock()
+        self._missing_since = {row.id: self._missing_since.get(row.id, now) for row in missing}
+        for row in missing:
+            if now - self._missing_since[row.id] >= APART_SECONDS and not self._lives(row):
+                self._sweep(row)
+
+    def _lives(self, row: NetworkRow | EndpointRow) -> bool:
+        match row:
+            case EndpointRow(endpoint=endpoint):
+                return self._is_plugged(endpoint.link)
+            case NetworkRow():
+                return any(self._is_plugged(one.endpoint.link) for one in self._store.endpoints(row.id))
+
+    def _sweep(self, row: NetworkRow | EndpointRow) -> None:
+        log.warning(
+            "swept what Docker forgot",
+            extra={"scope": str(row.scope), "missing_seconds": round(self._clock() - self._missing_since[row.id])},
+        )
+        match row:
+            case NetworkRow():
+                self._delete_network(row.id, Deadline())
+            case EndpointRow():
+                self._delete_endpoint(row.id, Deadline())
+
+    def _run(self) -> None:
+        while self._due():
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking at Docker's list failed", extra={"next": f"in {self._interval:g} s"})
+
+    def _due(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._soon, timeout=self._interval)
+            self._soon = False
+            return not self._stopping

@@ -1,0 +1,268 @@
+"""When the host is brought to what the store says: locks, plans from stored rows, the healing thread, the monitors.
+
+``converge(scope)`` under the scope's lock is the only mutator of the host. What it wants is read from the store inside
+the lock, so it does not matter who calls it, how often, or what crashed before.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from drivers.contract import Backend, Step
+from drivers.converge import Converger, Outcome
+from drivers.facts import HostFacts
+from drivers.model import Use
+from drivers.registry import PLANNERS
+from drivers.resources import HOST, Key, Resource, Scope, Setting
+from plugin.deadline import Deadline
+from plugin.reconciler import Reconciler
+from plugin.store import EndpointRow, NetworkRow, Phase, Store
+
+log = logging.getLogger(__name__)
+
+_ALL_HOST: Final = HostFacts(docker_user=frozenset({4, 6}), may_forward=False)
+
+
+class HostSide(Protocol):
+    """What the runtime needs of ``drivers.host.Host``; the fakes have it too."""
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """The backends by their name in the keys."""
+        ...
+
+    def facts(self, *, may_forward: bool) -> HostFacts:
+        """Read what the host is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one scope should have, where to look for what it may have, and whether its row goes when nothing is left."""
+
+    wanted: tuple[Resource, ...] = ()
+    keys: frozenset[Key] = frozenset()
+    ending: NetworkRow | EndpointRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A scope that is not as wanted: what would be done about it, and what cannot be."""
+
+    scope: Scope
+    steps: tuple[Step, ...]
+    problems: tuple[str, ...]
+
+
+class Runtime:
+    """Everything that runs in the worker beside requests. Started once, stopped once."""
+
+    def __init__(self, store: Store, host: HostSide, *, interval: float) -> None:
+        """Bring ``host`` to what ``store`` says; look at everything each ``interval`` seconds."""
+        self._store = store
+        self._host = host
+        self._mutex = threading.Lock()
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._may_forward = False
+        self._facts = HostFacts()
+        self._docker_links: frozenset[str] = frozenset()
+        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1)))
+        self._reconciler = Reconciler(self._heal, interval)
+        self._watches = ExitStack()
+        self.dirty = self._reconciler.dirty
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Watch the host, then look at everything from the reconciler's thread."""
+        self._facts = self._host.facts(may_forward=False)
+        for backend in self._host.backends.values():
+            self._watches.callback(backend.watch(self.dirty))
+        self._reconciler.start()
+
+    def settled(self, seconds: float) -> bool:
+        """Wait until the host was looked at once, ``seconds`` at most; tell whether it was."""
+        return self._reconciler.settled(seconds)
+
+    def stop(self) -> None:
+        """Stop and join every thread. Nothing on the host is removed."""
+        self._watches.close()
+        self._reconciler.stop()
+
+    # -- what the engine calls --------------------------------------------------------------------------------------
+
+    def docker_calls(self, deadline: Deadline) -> None:
+        """Take note of a driver call: Docker is up in this boot, so forwarding may be asked for (network.md 3)."""
+        if self._may_forward:
+            return
+        self._may_forward = True
+        if self._store.use().networks:
+            self.converge(HOST, deadline)
+
+    def know_docker_links(self, names: frozenset[str]) -> None:
+        """Take note of the names of Docker's own bridges."""
+        if names != self._docker_links:
+            self._docker_links = names
+            self.dirty(HOST)
+
+    def converge(
+        self,
+        scope: Scope,
+        deadline: Deadline,
+        *,
+        also: frozenset[Key] = frozenset(),
+        defer: Callable[[Step], bool] = lambda _: False,
+    ) -> Outcome:
+        """Bring one scope to what the store says, now. Raises ``ExceptionGroup`` of what failed, or DeadlineExceeded.
+
+        When nothing is left of a scope that is being withdrawn, its row goes too. Steps that ``defer`` picks are left
+        to the reconciler.
+        """
+        with self.holding(scope, deadline):
+            plan = self._plan(scope, refresh=True)
+            if scope == HOST:
+                self._keep_found_settings(plan)
+            converger = Converger(self._host.backends, deadline.check)
+            outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
+            if outcome.deferred:
+                self.dirty(scope)
+            elif plan.ending:
+                self._forget(plan.ending)
+            return outcome
+
+    @contextmanager
+    def holding(self, scope: Scope, deadline: Deadline) -> Iterator[None]:
+        """Hold a scope's lock: the host's, or its network's, which covers the endpoints."""
+        with self._mutex:
+            lock = self._locks[scope.network]
+        with deadline.holding(lock, f"another change to {Scope(scope.network)} to end"):
+            yield
+
+    # -- looking at everything --------------------------------------------------------------------------------------
+
+    def reconcile(self, deadline: Deadline) -> list[Finding]:
+        """Bring every scope that differs to what is wanted; return what was found and done."""
+        return [self._mend(finding, deadline) for finding in self.findings()]
+
+    def findings(self) -> list[Finding]:
+        """Return what differs from what is wanted, changing nothing, in the order in which it would be mended."""
+        found = []
+        for scope, also in self._suspects():
+            plan = self._plan(scope, refresh=scope == HOST)
+            difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
+            problems = [f"{foreign.key} is taken by {foreign.what}" for foreign in difference.conflicts]
+            problems += [f"{missing.key} does not exist" for missing in difference.missing]
+            if difference or plan.ending:
+                found.append(Finding(scope, difference.steps, tuple(problems)))
+        return found
+
+    def _suspects(self) -> list[tuple[Scope, frozenset[Key]]]:
+        """Return the scopes for which one dump of the host does not show what is stored, with the keys it showed."""
+        surveyed = Converger(self._host.backends).survey()
+        suspects: list[tuple[int, Scope, frozenset[Key]]] = []
+        stored = self._store.scopes()
+        for scope in stored:
+            plan = self._plan(scope)
+            seen = surveyed.get(scope, {})
+            wanted = {resource.key: resource for resource in plan.wanted if not resource.adopted}
+            if plan.ending or wanted != seen:
+                turn = (0 if scope.endpoint else 1) if plan.ending else (4 if scope.endpoint else 3)
+                suspects.append((turn, scope, frozenset(seen)))
+        known = {*stored, HOST}
+        orphans = ((scope, seen) for scope, seen in surveyed.items() if scope not in known)
+        suspects += [(0 if scope.endpoint else 1, scope, frozenset(seen)) for scope, seen in orphans]
+        suspects.append((2, HOST, frozenset(surveyed.get(HOST, ()))))
+        return [(scope, keys) for _, scope, keys in sorted(suspects, key=lambda suspect: suspect[:2])]
+
+    def _mend(self, finding: Finding, deadline: Deadline) -> Finding:
+        try:
+            also = frozenset(step.key for step in finding.steps)
+            outcome = self.converge(finding.scope, deadline, also=also)
+        except ExceptionGroup as failures:
+            return replace(finding, problems=tuple(str(failure) for failure in failures.exceptions))
+        return replace(finding, steps=outcome.taken, problems=())
+
+    def _heal(self, scope: Scope | None) -> None:
+        """Look at a scope, or at everything, and say what had to be mended."""
+        if scope is None:
+            findings = self.reconcile(Deadline(None))
+        else:
+            findings = [self._mend(Finding(scope, (), ()), Deadline(None))]
+        for finding in findings:
+            for step in finding.steps:
+                log.info("host changed", extra={"scope": str(finding.scope), "step": str(step)})
+            for problem in finding.problems:
+                log.error("not as wanted", extra={"scope": str(finding.scope), "problem": problem})
+
+    # -- plans ------------------------------------------------------------------------------------------------------
+
+    def _plan(self, scope: Scope, *, refresh: bool = False) -> Plan:
+        """Return the plan of a scope from its stored row. Only the host's plan reads facts anew."""
+        if scope == HOST:
+            if refresh:
+                self._refresh()
+            wanted = _host_plan(self._facts, replace(self._store.use(), docker_links=self._docker_links))
+            keys = self._host_keys | _keys(wanted)
+            self._host_keys = keys
+            return Plan(wanted, keys)
+        row = self._store.row_of(scope)
+        if row is None:
+            return Plan()
+        wanted = self._plan_row(row)
+        if row.phase is Phase.DELETING:
+            return Plan((), _keys(wanted), ending=row)
+        return Plan(wanted, _keys(wanted))
+
+    def _plan_row(self, row: NetworkRow | EndpointRow) -> tuple[Resource, ...]:
+        match row:
+            case NetworkRow(network=network):
+                return PLANNERS[network.backend].network(self._facts, network)
+            case EndpointRow(endpoint=endpoint):
+                owner = self._store.network(endpoint.network)
+                if owner is None:
+                    return ()
+                return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
+
+    def _refresh(self) -> None:
+        facts = self._host.facts(may_forward=self._may_forward)
+        if facts != self._facts:
+            self._facts = facts
+            self.dirty(None)
+
+    def _keep_found_settings(self, plan: Plan) -> None:
+        """Store how the host's switches were found before they are changed, so that they can be given back."""
+        switches = {resource.key: resource for resource in plan.wanted if isinstance(resource, Setting)}
+        if not switches:
+            return
+        observed = Converger(self._host.backends).observe(switches)
+        changing = {
+            found.path: found.value
+            for key, found in observed.items()
+            if isinstance(found, Setting) and found != switches[key]
+        }
+        if changing:
+            self._store.keep_host_settings(changing)
+            log.warning("host switch changed", extra={"found": changing, "why": "networks that route IPv6"})
+
+    def _forget(self, row: NetworkRow | EndpointRow) -> None:
+        match row:
+            case NetworkRow():
+                self._store.remove_network(row.id)
+                with self._mutex:
+                    self._locks.pop(row.scope.network, None)
+            case EndpointRow():
+                self._store.remove_endpoint(row.id)
+
+
+def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:
+    return tuple(resource for planner in PLANNERS.values() for resource in planner.host(facts, use))
+
+
+def _keys(resources: tuple[Resource, ...]) -> frozenset[Key]:
+    return frozenset(resource.key for resource in resources)

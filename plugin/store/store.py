@@ -1,0 +1,293 @@
+"""Networks and endpoints on disk. Every claim (a bridge, a subnet, an address) is made inside the transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from drivers.errors import Conflict, InvalidRequest, NotFound
+from drivers.model import Endpoint, Interface, Network, Subnet, Use
+from drivers.resources import Scope
+from plugin.requests import PortBinding
+from plugin.store.database import Database
+from plugin.store.rows import EndpointRow, NetworkRow, Phase
+
+_NETWORK: Final = TypeAdapter(tuple[Network, str])
+_ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortBinding, ...]])
+_SHORT_ID: Final = 4  # characters of an id that a command must at least be given
+_LAST: Final = "\x7f"  # sorts behind every character of an id
+
+
+class Store:
+    """What was promised. Reads return values; writes are transactions, durable where a reply depends on them."""
+
+    def __init__(self, database: Database) -> None:
+        """Read and write ``database``."""
+        self._db = database
+        self.id = database.identity()
+
+    @property
+    def commits(self) -> int:
+        """Transactions that wrote since the start."""
+        return self._db.commits
+
+    @property
+    def epoch(self) -> str | None:
+        """The boot and namespace in which the endpoints were made."""
+        return self._db.meta("epoch")
+
+    @epoch.setter
+    def epoch(self, value: str) -> None:
+        self._db.set_meta("epoch", value)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # -- networks ---------------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[NetworkRow]:
+        """Return all networks."""
+        return [_network(row) for row in self._db.read("SELECT * FROM networks ORDER BY id")]
+
+    def network(self, ident: str) -> NetworkRow | None:
+        """Return one network, by its whole id."""
+        rows = self._db.read("SELECT * FROM networks WHERE id = ?", ident)
+        return _network(rows[0]) if rows else None
+
+    def find_network(self, short: str) -> NetworkRow:
+        """Return the network whose id starts with ``short``. Raises :class:`NotFound` or, if several do, Conflict."""
+        return _network(self._find("networks", "network", short))
+
+    def network_of_link(self, link: str) -> NetworkRow | None:
+        """Return the network that a bridge belongs to."""
+        rows = self._db.read("SELECT * FROM networks WHERE link = ?", link)
+        return _network(rows[0]) if rows else None
+
+    def add_network(self, row: NetworkRow) -> None:
+        """Claim the bridge and the subnets, and keep the intent. Raises :class:`Conflict` naming the holder."""
+        network = row.network
+        with self._db.transaction(durable=False) as db:
+            held = db.execute("SELECT id FROM networks WHERE link = ?", (network.link,)).fetchone()
+            if held:
+                raise Conflict(
+                    f"network {network.id[:12]}: the bridge {network.link} belongs to network {held['id'][:12]}; "
+                    "a bridge has one network: choose another com.docker.network.bridge.name"
+                )
+            for subnet in network.subnets:
+                _claim_subnet(db, network, subnet)
+            db.execute(
+                "INSERT INTO networks (id, phase, link, forwards6, intent) VALUES (?, ?, ?, ?, ?)",
+                (
+                    network.id,
+                    row.phase,
+                    network.link,
+                    network.speaks(6) and not network.internal,
+                    _NETWORK.dump_json((network, row.interface_prefix)).decode(),
+                ),
+            )
+            db.executemany(
+                "INSERT INTO subnets (network, version, first, last) VALUES (?, ?, ?, ?)",
+                [(network.id, subnet.version, *_ends(subnet)) for subnet in network.subnets],
+            )
+
+    def network_ready(self, ident: str) -> None:
+        """Keep for good that the network was promised: the commit before the reply."""
+        self._set_phase("networks", [ident], Phase.READY, durable=True)
+
+    def withdraw_network(self, ident: str) -> None:
+        """Take back the promise of a network and of every endpoint on it."""
+        with self._db.transaction(durable=True) as db:
+            db.execute("UPDATE endpoints SET phase = ? WHERE network = ?", (Phase.DELETING, ident))
+            db.execute("UPDATE networks SET phase = ? WHERE id = ?", (Phase.DELETING, ident))
+
+    def remove_network(self, ident: str) -> None:
+        """Forget a network of which nothing is left on the host."""
+        with self._db.transaction(durable=False) as db:
+            db.execute("DELETE FROM networks WHERE id = ? AND phase = ?", (ident, Phase.DELETING))
+
+    def use(self) -> Use:
+        """Return what the networks ask of the host as a whole: counted, never kept."""
+        (row,) = self._db.read(
+            "SELECT count(*) AS networks, total(forwards6) AS forwards6 FROM networks WHERE phase <> 'deleting'"
+        )
+        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0)
+
+    # -- endpoints --------------------------------------------------------------------------------------------------
+
+    def endpoints(self, network: str | None = None) -> list[EndpointRow]:
+        """Return all endpoints, or those of one network."""
+        if network is None:
+            return [_endpoint(row) for row in self._db.read("SELECT * FROM endpoints ORDER BY network, id")]
+        rows = self._db.read("SELECT * FROM endpoints WHERE network = ? ORDER BY id", network)
+        return [_endpoint(row) for row in rows]
+
+    def endpoint(self, ident: str) -> EndpointRow | None:
+        """Return one endpoint, by its whole id."""
+        rows = self._db.read("SELECT * FROM endpoints WHERE id = ?", ident)
+        return _endpoint(rows[0]) if rows else None
+
+    def find_endpoint(self, short: str) -> EndpointRow:
+        """Return the endpoint whose id starts with ``short``. Raises :class:`NotFound` or, if several do, Conflict."""
+        return _endpoint(self._find("endpoints", "endpoint", short))
+
+    def holders(self, network: str, addresses: Iterable[Interface]) -> list[EndpointRow]:
+        """Return the endpoints of a network that hold one of ``addresses``: at most one for each."""
+        found: list[EndpointRow] = []
+        for address in addresses:
+            column = f"ipv{address.version}"
+            rows = self._db.read(
+                f"SELECT * FROM endpoints WHERE network = ? AND {column} = ? AND phase <> 'deleting'",  # noqa: S608
+                network,
+                address.ip.packed,
+            )
+            found += [_endpoint(row) for row in rows]
+        return found
+
+    def add_endpoint(self, row: EndpointRow, *, instead_of: Sequence[EndpointRow] = ()) -> None:
+        """Claim the addresses and keep the intent. ``instead_of`` are dead holders, withdrawn in the same transaction.
+
+        Raises :class:`Conflict` if somebody else holds an address by now.
+        """
+        endpoint = row.endpoint
+        with self._db.transaction(durable=False) as db:
+            db.executemany(
+                "UPDATE endpoints SET phase = ? WHERE id = ?", [(Phase.DELETING, dead.id) for dead in instead_of]
+            )
+            try:
+                db.execute(
+                    "INSERT INTO endpoints (id, network, phase, link, ipv4, ipv6, intent) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        endpoint.id,
+                        endpoint.network,
+                        row.phase,
+                        endpoint.link,
+                        endpoint.ipv4.ip.packed if endpoint.ipv4 else None,
+                        endpoint.ipv6.ip.packed if endpoint.ipv6 else None,
+                        _ENDPOINT.dump_json((endpoint, row.ports)).decode(),
+                    ),
+                )
+            except sqlite3.IntegrityError as error:
+                raise Conflict(f"endpoint {endpoint.id[:12]}: its id or address is held by another one") from error
+
+    def endpoint_ready(self, ident: str) -> None:
+        """Keep for good that the endpoint was promised: the commit before the reply."""
+        self._set_phase("endpoints", [ident], Phase.READY, durable=True)
+
+    def set_sandbox(self, ident: str, sandbox: str | None) -> None:
+        """Keep where the container's end is; ``None``: nowhere, and so not the way out either."""
+        with self._db.transaction(durable=False) as db:
+            db.execute(
+                "UPDATE endpoints SET sandbox = ?, external = external AND ? IS NOT NULL WHERE id = ?",
+                (sandbox, sandbox, ident),
+            )
+
+    def set_external(self, ident: str, *, external: bool) -> None:
+        """Keep whether the container reaches the world by this endpoint."""
+        with self._db.transaction(durable=False) as db:
+            db.execute("UPDATE endpoints SET external = ? WHERE id = ?", (external, ident))
+
+    def withdraw_endpoints(self, idents: Sequence[str]) -> None:
+        """Take back the promise of endpoints."""
+        self._set_phase("endpoints", idents, Phase.DELETING, durable=True)
+
+    def remove_endpoint(self, ident: str) -> None:
+        """Forget an endpoint of which nothing is left on the host."""
+        with self._db.transaction(durable=False) as db:
+            db.execute("DELETE FROM endpoints WHERE id = ? AND phase = ?", (ident, Phase.DELETING))
+
+    # -- both -------------------------------------------------------------------------------------------------------
+
+    def row_of(self, scope: Scope) -> NetworkRow | EndpointRow | None:
+        """Return what is stored of a scope, or ``None``."""
+        table, ident = ("endpoints", scope.endpoint) if scope.endpoint else ("networks", scope.network)
+        rows = self._starting(table, ident)
+        if len(rows) != 1:
+            return None
+        return _endpoint(rows[0]) if scope.endpoint else _network(rows[0])
+
+    def scopes(self) -> list[Scope]:
+        """Return the scopes of all that is stored, endpoints first: so they go before their networks do."""
+        return [row.scope for row in self.endpoints()] + [row.scope for row in self.networks()]
+
+    def withdraw_unanswered(self) -> None:
+        """Withdraw what Docker never saw a success for (PENDING at a start)."""
+        with self._db.transaction(durable=True) as db:
+            for table in ("endpoints", "networks"):
+                db.execute(f"UPDATE {table} SET phase = 'deleting' WHERE phase = 'pending'")  # noqa: S608 - our names
+            db.execute(
+                "UPDATE endpoints SET phase = 'deleting' WHERE network IN (SELECT id FROM networks "
+                "WHERE phase = 'deleting')"
+            )
+
+    # -- the host's switches ----------------------------------------------------------------------------------------
+
+    def host_settings(self) -> dict[str, str]:
+        """Return the switches of the host that weft changed, by path, as they were found."""
+        return {row["path"]: row["found"] for row in self._db.read("SELECT path, found FROM host_settings")}
+
+    def keep_host_settings(self, found: dict[str, str]) -> None:
+        """Keep how switches were found, before they are changed. The first finding stays."""
+        with self._db.transaction(durable=True) as db:
+            db.executemany("INSERT OR IGNORE INTO host_settings (path, found) VALUES (?, ?)", list(found.items()))
+
+    def _set_phase(self, table: str, idents: Sequence[str], phase: Phase, *, durable: bool) -> None:
+        with self._db.transaction(durable=durable) as db:
+            db.executemany(
+                f"UPDATE {table} SET phase = ? WHERE id = ?",  # noqa: S608 - the table is one of ours
+                [(phase, ident) for ident in idents],
+            )
+
+    def _starting(self, table: str, short: str) -> list[sqlite3.Row]:
+        return self._db.read(
+            f"SELECT * FROM {table} WHERE id >= ? AND id < ? LIMIT 2",  # noqa: S608 - the table is one of ours
+            short,
+            short + _LAST,
+        )
+
+    def _find(self, table: str, word: str, short: str) -> sqlite3.Row:
+        if len(short) < _SHORT_ID or not short.isalnum():
+            raise InvalidRequest(f"{short!r} does not begin a {word}'s id: give at least {_SHORT_ID} characters of it")
+        rows = self._starting(table, short)
+        if not rows:
+            raise NotFound(f"no {word} of weft has an id that starts with {short}; see `weft {word} ls`")
+        if len(rows) > 1:
+            raise Conflict(f"several {word}s have ids that start with {short}; give more of it")
+        return rows[0]
+
+
+def _network(row: sqlite3.Row) -> NetworkRow:
+    network, prefix = _NETWORK.validate_json(row["intent"])
+    return NetworkRow(network=network, phase=Phase(row["phase"]), interface_prefix=prefix)
+
+
+def _endpoint(row: sqlite3.Row) -> EndpointRow:
+    endpoint, ports = _ENDPOINT.validate_json(row["intent"])
+    return EndpointRow(
+        endpoint=endpoint,
+        phase=Phase(row["phase"]),
+        sandbox=row["sandbox"],
+        external=bool(row["external"]),
+        ports=ports,
+    )
+
+
+def _ends(subnet: Subnet) -> tuple[bytes, bytes]:
+    return subnet.network.network_address.packed, subnet.network.broadcast_address.packed
+
+
+def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:
+    """Refuse a subnet that overlaps another network's: none overlap, so only the nearest one below can."""
+    first, last = _ends(subnet)
+    near = db.execute(
+        "SELECT network, last FROM subnets WHERE version = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+        (subnet.version, last),
+    ).fetchone()
+    if near and near["last"] >= first:
+        raise Conflict(
+            f"network {network.id[:12]}: the subnet {subnet.network} overlaps one of network {near['network'][:12]}; "
+            "choose another --subnet"
+        )

@@ -1,0 +1,128 @@
+"""weft on a fake host: the store, the runtime and the use cases as the server puts them together, without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+from drivers.contract import Backend
+from drivers.facts import HostFacts, LinkInfo
+from drivers.fake import FakeHost
+from drivers.model import IPNetwork
+from drivers.naming import LINK_GROUP
+from drivers.resources import Bridge, Resource, Scope, link_key
+from plugin.deadline import Deadline
+from plugin.engine.endpoints import Endpoints
+from plugin.engine.networks import Networks
+from plugin.runtime import Runtime
+from plugin.store import Database, Store
+from tests.lab.wait import await_
+
+FOREVER = 3600.0
+
+
+@dataclass
+class FakeSide:
+    """The fake host, and what is looked up on it. ``plugged`` are the links that a container has the other end of."""
+
+    fake: FakeHost
+    plugged: set[str] = field(default_factory=set)
+    connected: list[tuple[str, IPNetwork]] = field(default_factory=list)
+    forwards4: bool = True
+    docker_user: set[int] = field(default_factory=set)
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """The fake backends."""
+        return self.fake.backends
+
+    def facts(self, *, may_forward: bool) -> HostFacts:
+        """Return what the fake host is."""
+        return HostFacts(docker_user=frozenset(self.docker_user), may_forward=may_forward)
+
+    def link(self, name: str) -> LinkInfo | None:
+        """Return what a link is."""
+        held = self.fake.objects.get(link_key(name))
+        if held is None:
+            return None
+        kind = "bridge" if isinstance(held.resource, Bridge) else "veth"
+        return LinkInfo(kind=kind, group=LINK_GROUP if held.mark else 0)
+
+    def connected_subnets(self) -> tuple[tuple[str, IPNetwork], ...]:
+        """Return what a test said."""
+        return tuple(self.connected)
+
+    def connect(self, link: str, subnet: str) -> None:
+        """Let the host be in a subnet."""
+        self.connected.append((link, ip_network(subnet)))
+
+    def forwarding4(self) -> bool:
+        """Return what a test said."""
+        return self.forwards4
+
+    def is_plugged(self, link: str) -> bool:
+        """Tell whether a test plugged it."""
+        return link in self.plugged
+
+    def calls(self) -> Mapping[str, int]:
+        """Return what was asked of the backends."""
+        return dict(self.fake.calls)
+
+
+class World:
+    """One host and its store, through any number of starts of weft."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep the store in ``directory``."""
+        self._path = directory / "weft.db"
+        self.store = Store(Database(self._path))
+        self.host = FakeSide(FakeHost(self.store.id, docker_user=()))
+        self._compose()
+
+    def _compose(self) -> None:
+        self.runtime = Runtime(self.store, self.host, interval=FOREVER)
+        self.networks = Networks(self.store, self.runtime, self.host, backend="bridge")
+        self.endpoints = Endpoints(self.store, self.runtime, self.host)
+
+    def start(self) -> None:
+        """Start as the server does, and wait for the first look at the host."""
+        self.store.withdraw_unanswered()
+        self.runtime.start()
+        assert self.runtime.settled(30)
+
+    def restart(self) -> None:
+        """Forget everything but the store and the host, and start again."""
+        self.close()
+        self.store = Store(Database(self._path))
+        self._compose()
+        self.start()
+
+    def close(self) -> None:
+        """Stop the threads and close the store."""
+        self.runtime.stop()
+        self.store.close()
+
+    def marked(self) -> dict[Scope, list[Resource]]:
+        """Return all of ours on the host, by scope."""
+        found: dict[Scope, list[Resource]] = {}
+        for backend in self.host.backends.values():
+            for resource in backend.survey().values():
+                found.setdefault(resource.scope, []).append(resource)
+        return found
+
+    def await_as_wanted(self) -> None:
+        """Wait until the host is as wanted and nothing is being withdrawn."""
+        await_(lambda: not self.runtime.findings() and not self.deleting(), 30, "the host to be as wanted")
+
+    def deleting(self) -> list[str]:
+        """Return the ids that are being withdrawn."""
+        rows = [(row.phase, row.id) for row in self.store.networks()]
+        rows += [(row.phase, row.id) for row in self.store.endpoints()]
+        return [ident for phase, ident in rows if phase == "deleting"]
+
+
+def now() -> Deadline:
+    """Return a deadline that no test meets."""
+    return Deadline(60)
