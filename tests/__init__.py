@@ -1,0 +1,1 @@
+"""What weft promises, executed."""

@@ -1,0 +1,27 @@
+"""What holds for every test: the machine it runs on does not notice."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.machine import Machine, machine, sweep
+from tests.lab.wait import WaitedInVainError, await_
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_unnoticing() -> Iterator[Machine | None]:
+    """Compare the machine before and after the session: its links, its rules, and every trace of the lab.
+
+    Without root nothing of the lab can run, and nothing is looked at.
+    """
+    if os.geteuid() != 0:
+        yield None
+        return
+    sweep()
+    before = machine()
+    yield before
+    try:
+        await_(lambda: not before.difference(machine()), 10, "the machine to look as before")
+    except WaitedInVainError:
+        pytest.fail(f"the session left something behind on the machine:\n{before.difference(machine())}")
