@@ -39,7 +39,10 @@ class Step:
     def __str__(self) -> str:
         if self.new is None:
             return self.resource.undo()
-        return f"{self.new}" if self.old is None else f"{self.new}  # was: {self.old}"
+        if self.old is None:
+            return f"{self.new}"
+        was = f"{self.old}"
+        return f"{self.new}  # " + ("was not whole" if was == f"{self.new}" else f"was: {was}")
 
 
 class Planner(Protocol):

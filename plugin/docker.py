@@ -15,6 +15,7 @@ from urllib.parse import quote
 from plugin.unix_http import UnixConnection
 
 _SECONDS: Final = 5.0
+_ALWAYS_DOCKERS: Final = {"docker0", "docker_gwbridge"}  # named by Docker's defaults, and in every plan anyway
 _OWN_BRIDGE: Final = "com.docker.network.bridge.name"
 
 
@@ -49,8 +50,9 @@ class Docker:
         return [self._inspect(one.id) for one in listed]
 
     def bridges(self) -> frozenset[str]:
-        """Return the bridges of Docker's own networks that have names of their own. Raises :class:`Unreachable`."""
-        return frozenset(one.bridge for one in self._list() if one.driver == "bridge" and one.bridge)
+        """Return the bridges of Docker's own networks that the operator named. Raises :class:`Unreachable`."""
+        named = (one.bridge for one in self._list() if one.driver == "bridge" and one.bridge)
+        return frozenset(named) - _ALWAYS_DOCKERS
 
     def _list(self) -> list[DockerNetwork]:
         return [_network(one) for one in self._get("/networks")]

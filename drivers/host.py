@@ -1,0 +1,71 @@
+"""This host: its backends, and what it is. The one object through which plugin/ reaches Linux."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from drivers.contract import Backend
+from drivers.facts import HostFacts, LinkInfo
+from drivers.kernel import facts
+from drivers.kernel.backend import KernelBackend
+from drivers.marks import Marks
+from drivers.model import IPNetwork
+from drivers.nft import NftBackend
+from drivers.resources import Scope
+from drivers.xtables import XtablesBackend
+
+
+class Host:
+    """The host in whose network namespace this process runs."""
+
+    def __init__(self, marks: Marks, owner: Callable[[str], Scope | None]) -> None:
+        """Write and read ``marks``; ``owner`` says whose an adopted bridge is. Raises :class:`Unsupported`."""
+        self._kernel = KernelBackend(marks, owner)
+        self._nft = NftBackend(marks)
+        self._xtables = XtablesBackend(marks)
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """The backends by their name in the keys."""
+        return {"kernel": self._kernel, "nft": self._nft, "xtables": self._xtables}
+
+    def facts(self, *, may_forward: bool) -> HostFacts:
+        """Read what the host is now; ``may_forward``: Docker was up in this boot."""
+        return HostFacts(
+            docker_user=self._xtables.docker_user(),
+            force_forwarding=facts.force_forwarding(),
+            forwarding6=facts.forwarding6(),
+            may_forward=may_forward,
+            ra_links=facts.ra_links(),
+            operator_links=facts.operator_links(),
+        )
+
+    def link(self, name: str) -> LinkInfo | None:
+        """Return what a link is, or ``None`` if there is none of that name."""
+        return self._kernel.link(name)
+
+    def is_plugged(self, link: str) -> bool:
+        """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
+        return self._kernel.is_plugged(link)
+
+    def connected_subnets(self) -> tuple[tuple[str, IPNetwork], ...]:
+        """Return the subnets that the host is in, each with its link."""
+        return facts.connected_subnets()
+
+    def forwarding4(self) -> bool:
+        """Tell whether the host forwards IPv4."""
+        return facts.forwarding4()
+
+    def epoch(self) -> str:
+        """Return what changes with each boot, and in each network namespace."""
+        return facts.epoch()
+
+    def calls(self) -> Mapping[str, int]:
+        """Return the operations of each backend since the start."""
+        return {"netlink": self._kernel.calls, "nft": self._nft.calls, "xtables": self._xtables.calls}
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._kernel.close()
+        self._nft.close()
+        self._xtables.close()

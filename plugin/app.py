@@ -1,0 +1,29 @@
+"""The application behind weft's sockets: Docker's two protocols, and whatever blueprints the server adds."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from plugin import wire
+from plugin.calls import blueprint, call, reply
+from plugin.ipam_api import ipam_api
+from plugin.network_api import NetworkDriver, network_api
+
+
+def create_app(driver: NetworkDriver, *blueprints: Blueprint) -> Flask:
+    """Return the application. A path that nobody serves is answered 404, in JSON with both of Docker's keys."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = wire.BODY_LIMIT
+    handshake = blueprint("plugin", (call(wire.ACTIVATE, lambda _: wire.Activated()),), driver.suspect)
+    for one in (handshake, network_api(driver), ipam_api(driver.suspect), *blueprints):
+        app.register_blueprint(one)
+    app.register_error_handler(HTTPException, _unserved)
+    return app
+
+
+def _unserved(error: HTTPException) -> Response:
+    said = f"weft does not serve this: {error.description}"
+    response = reply(wire.Failure(err=said, error=said), error.code or 500)
+    response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    return response

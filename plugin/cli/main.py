@@ -1,0 +1,89 @@
+"""``weft``: the arguments, and which function answers them.
+
+Exit codes: 0 done and well; 1 weft answered, and something is wrong or differs; 2 the command could not be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from drivers.errors import WeftError
+from plugin import __version__
+from plugin.cli import show
+from plugin.config import TABLE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; return its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.answer(options)
+    except WeftError as error:
+        sys.stderr.write(f"weft: {error}\n")
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    weft = argparse.ArgumentParser(prog="weft", description="Docker networks on a Linux bridge, that survive.")
+    weft.add_argument("--version", action="version", version=f"weft {__version__}")
+    verbs = weft.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = verbs.add_parser("serve", help="run the plugin", description="Run the plugin until SIGTERM.")
+    serve.add_argument("--check", action="store_true", help="only check the settings, and show them")
+    for setting in TABLE:
+        meaning = f"{setting.meaning} ({setting.name}, default {setting.default})"
+        serve.add_argument(setting.flag, dest=setting.attribute, metavar="VALUE", help=meaning)
+    serve.set_defaults(answer=_serve)
+
+    _reader(verbs, "status", show.status, "health; exit code 1 if the host differs from what is wanted")
+    _reader(verbs, "version", show.version, "of this command and of the running weft")
+    for noun, ls, inspect in (
+        ("network", show.network_ls, show.network_inspect),
+        ("endpoint", show.endpoint_ls, show.endpoint_inspect),
+    ):
+        group = verbs.add_parser(noun, help=f"the {noun}s that weft holds").add_subparsers(
+            title="commands", required=True, metavar="COMMAND"
+        )
+        _reader(group, "ls", ls, f"list the {noun}s")
+        _reader(group, "inspect", inspect, f"show one {noun}").add_argument("id", help="its id, or the beginning of it")
+
+    reconcile = _reader(verbs, "reconcile", show.reconcile, "bring the host to what is wanted, now")
+    reconcile.add_argument(
+        "--dry-run", action="store_true", help="only say what that would take; exit code 1 if anything"
+    )
+    return weft
+
+
+def _reader(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, answer: show.Answer, meaning: str
+) -> argparse.ArgumentParser:
+    reader = verbs.add_parser(name, help=meaning, description=f"{meaning[:1].upper()}{meaning[1:]}.")
+    reader.add_argument("--json", action="store_true", help="as JSON")
+    reader.set_defaults(answer=answer)
+    return reader
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from plugin import config  # noqa: PLC0415 - a command that only reads must not pay for the server
+
+    flags = {setting.attribute: getattr(options, setting.attribute) for setting in TABLE}
+    settings = config.read(os.environ, flags)
+    if options.check:
+        for setting in TABLE:
+            sys.stdout.write(f"{setting.name}={getattr(settings, setting.attribute)}\n")
+        return 0
+    from plugin.server import serve  # noqa: PLC0415 - flask, pyroute2 and gunicorn: 0.25 s
+
+    return serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

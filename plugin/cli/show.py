@@ -1,0 +1,154 @@
+"""What the readers print: tables by default, JSON on demand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from plugin import __version__
+from plugin.client import NotRunning, ask
+from plugin.config import control_path
+
+Answer = Callable[[argparse.Namespace], int]
+View = dict[str, Any]
+
+_SHORT: Final = 12
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show weft's health."""
+    view = _get("/v1/status")
+    if not _json(options, view):
+        if "refusing" in view:
+            _say(f"refusing: {view['refusing']}")
+        else:
+            _say(f"weft {view['version']}, pid {view['pid']}, store {view['store']}")
+            _say(f"{view['networks']} networks, {view['endpoints']} endpoints")
+            _findings(view["differs"], none="the host is as wanted")
+            for path, found in view["host_settings"].items():
+                _say(f"host setting changed: {path} was {found}")
+            for note in view["notes"]:
+                _say(f"note: {note}")
+    return 0 if view["healthy"] else 1
+
+
+def version(options: argparse.Namespace) -> int:
+    """Show the version of this command and of the running weft."""
+    try:
+        running = _get("/v1/version")["version"]
+    except NotRunning:
+        running = None
+    if not _json(options, {"command": __version__, "running": running}):
+        _say(f"weft {__version__} (running: {running or 'no'})")
+    return 0
+
+
+def network_ls(options: argparse.Namespace) -> int:
+    """List the networks."""
+    views = _get("/v1/networks")
+    if not _json(options, views):
+        _table(
+            ("ID", "NAME", "BRIDGE", "SUBNETS", "ENDPOINTS", "STATE"),
+            (
+                (
+                    view["id"][:_SHORT],
+                    view["name"] or "-",
+                    view["link"] + (" (adopted)" if view["adopted"] else ""),
+                    ", ".join(one["subnet"] for one in view["subnets"]) or "-",
+                    str(view["endpoints"]),
+                    view["phase"] + (", internal" if view["internal"] else ""),
+                )
+                for view in views
+            ),
+        )
+    return 0
+
+
+def network_inspect(options: argparse.Namespace) -> int:
+    """Show one network."""
+    return _inspect(options, f"/v1/networks/{quote(options.id, safe='')}")
+
+
+def endpoint_ls(options: argparse.Namespace) -> int:
+    """List the endpoints."""
+    views = _get("/v1/endpoints")
+    if not _json(options, views):
+        _table(
+            ("ID", "NETWORK", "CONTAINER", "LINK", "IPV4", "IPV6", "MAC", "STATE"),
+            (
+                (
+                    view["id"][:_SHORT],
+                    view["network_name"] or view["network"][:_SHORT],
+                    view["container"] or "-",
+                    view["link"],
+                    view["ipv4"] or "-",
+                    view["ipv6"] or "-",
+                    view["mac"],
+                    view["phase"] + (", joined" if view["sandbox"] else ""),
+                )
+                for view in views
+            ),
+        )
+    return 0
+
+
+def endpoint_inspect(options: argparse.Namespace) -> int:
+    """Show one endpoint."""
+    return _inspect(options, f"/v1/endpoints/{quote(options.id, safe='')}")
+
+
+def reconcile(options: argparse.Namespace) -> int:
+    """Bring the host to what is wanted, or say what that would take."""
+    findings = ask(control_path(os.environ), "POST", f"/v1/reconcile?dry_run={int(options.dry_run)}")
+    if not _json(options, findings):
+        _findings(findings, none="nothing to do: the host is as wanted")
+    wrong = any(finding["problems"] for finding in findings)
+    return 1 if wrong or (options.dry_run and findings) else 0
+
+
+def _inspect(options: argparse.Namespace, target: str) -> int:
+    view = _get(target)
+    if not _json(options, view):
+        width = max(map(len, view))
+        for key, value in view.items():
+            _say(f"{key:{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+    return 0
+
+
+def _findings(findings: Iterable[View], *, none: str) -> None:
+    said = False
+    for finding in findings:
+        said = True
+        _say(f"{finding['scope']}:")
+        for step in finding["steps"]:
+            _say(f"  {step}")
+        for problem in finding["problems"]:
+            _say(f"  problem: {problem}")
+    if not said:
+        _say(none)
+
+
+def _get(target: str) -> Any:  # noqa: ANN401 - JSON
+    return ask(control_path(os.environ), "GET", target)
+
+
+def _json(options: argparse.Namespace, view: object) -> bool:
+    if options.json:
+        _say(json.dumps(view, indent=2))
+    return bool(options.json)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        _say("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
