@@ -76,7 +76,8 @@ class NetNs(Place):
 class Neighbour(NetNs):
     """The host next door, on the node's LAN, and the node's way out.
 
-    `plug` draws the wire; a node that was without power has lost its end and is plugged in again.
+    `plug` draws the wire; a node that was without power has lost its end and is plugged in again. With `way_out`
+    False the node gets no default route by it: it has one already.
     """
 
     v4 = LAN_SIDE[0].ip
@@ -84,9 +85,10 @@ class Neighbour(NetNs):
     node_v4 = NODE_SIDE[0].ip
     node_v6 = NODE_SIDE[1].ip
 
-    def __init__(self, node: HasNetns, label: str = "lan") -> None:
+    def __init__(self, node: HasNetns, label: str = "lan", *, way_out: bool = True) -> None:
         super().__init__(label)
         self._node = node
+        self._way_out = way_out
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -111,7 +113,7 @@ class Neighbour(NetNs):
                 nodad = ["nodad"] if address.version == 6 else []
                 run(["ip", "-n", netns, "address", "add", str(address), "dev", "lan0", *nodad])
             run(["ip", "-n", netns, "link", "set", "lan0", "up"])
-        for address in LAN_SIDE:
+        for address in LAN_SIDE if self._way_out else ():
             run(["ip", "-n", near, f"-{address.version}", "route", "add", "default", "via", str(address.ip)])
 
     def unplug(self) -> None:
