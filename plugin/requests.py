@@ -29,7 +29,7 @@ class NetworkRequest:
     interface_prefix: str = "eth"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PortBinding:
     """A run of container ports that the operator wants reached by host ports, as he wrote it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from drivers.errors import Conflict
 from plugin.deadline import Deadline
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
@@ -26,12 +25,7 @@ class Engine:
 
     def create_network(self, request: NetworkRequest) -> None:
         """Make a network."""
-        deadline = self._called()
-        try:
-            self._networks.create(request, deadline)
-        except Conflict:
-            self.suspect()
-            raise
+        self._networks.create(request, self._called())
 
     def delete_network(self, network: str) -> None:
         """Remove a network; of the unknown, succeed."""
@@ -39,12 +33,7 @@ class Engine:
 
     def create_endpoint(self, request: EndpointRequest) -> str:
         """Make an endpoint and return its MAC."""
-        deadline = self._called()
-        try:
-            return self._endpoints.create(request, deadline)
-        except Conflict:
-            self.suspect()
-            raise
+        return self._endpoints.create(request, self._called())
 
     def delete_endpoint(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
         """Remove an endpoint; of the unknown, succeed."""

@@ -1,0 +1,1 @@
+"""The plugin's half: the wire, the translation, the application."""

@@ -1,0 +1,98 @@
+"""An engine that remembers what it was asked, checks every type, and fails as it is told to."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from drivers.model import Subnet
+from plugin.requests import EndpointRequest, Joined, NetworkRequest, PortBinding
+
+MAC = "02:00:00:00:00:01"
+
+
+def check_network(request: NetworkRequest) -> None:
+    """Fail unless every value of a network is of the type it is declared as."""
+    assert type(request.id) is str
+    assert type(request.internal) is bool
+    assert type(request.masquerade) is bool
+    assert type(request.interface_prefix) is str
+    assert request.mtu is None or type(request.mtu) is int
+    for text in (request.backend, request.bridge):
+        assert text is None or type(text) is str
+    for subnet in request.subnets:
+        assert type(subnet) is Subnet
+        assert isinstance(subnet.network, IPv4Network | IPv6Network)
+        if subnet.gateway is not None:
+            assert isinstance(subnet.gateway, IPv4Interface | IPv6Interface)
+            assert subnet.gateway.network == subnet.network
+
+
+def check_endpoint(request: EndpointRequest) -> None:
+    """Fail unless every value of an endpoint is of the type it is declared as."""
+    assert type(request.network) is str
+    assert type(request.id) is str
+    assert request.ipv4 is None or type(request.ipv4) is IPv4Interface
+    assert request.ipv6 is None or type(request.ipv6) is IPv6Interface
+    assert request.mac is None or type(request.mac) is str
+    for binding in request.ports:
+        assert type(binding) is PortBinding
+        assert binding.protocol in {"tcp", "udp", "sctp"}
+        assert 1 <= binding.container_port <= 65535
+        assert 0 <= binding.host_first <= binding.host_last <= 65535
+        assert binding.host_address is None or isinstance(binding.host_address, IPv4Address | IPv6Address)
+
+
+@dataclass
+class FakeDriver:
+    """A NetworkDriver. ``fails`` is raised by every call, ``asked`` holds the calls with their arguments."""
+
+    fails: Exception | None = None
+    joined: Joined = field(default_factory=lambda: Joined(link="wfc0123456789ab", prefix="eth"))
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+    suspicions: int = 0
+
+    def create_network(self, request: NetworkRequest) -> None:
+        """Check it."""
+        check_network(request)
+        self._ask("create_network", request)
+
+    def delete_network(self, network: str) -> None:
+        """Check it."""
+        self._ask("delete_network", network)
+
+    def create_endpoint(self, request: EndpointRequest) -> str:
+        """Check it; answer with the MAC that was asked for, or one."""
+        check_endpoint(request)
+        self._ask("create_endpoint", request)
+        return request.mac or MAC
+
+    def delete_endpoint(self, network: str, endpoint: str) -> None:
+        """Check it."""
+        self._ask("delete_endpoint", network, endpoint)
+
+    def join(self, network: str, endpoint: str, sandbox: str) -> Joined:
+        """Check it; answer with what the test says."""
+        self._ask("join", network, endpoint, sandbox)
+        return self.joined
+
+    def leave(self, network: str, endpoint: str) -> None:
+        """Check it."""
+        self._ask("leave", network, endpoint)
+
+    def program_external(self, network: str, endpoint: str) -> None:
+        """Check it."""
+        self._ask("program_external", network, endpoint)
+
+    def revoke_external(self, network: str, endpoint: str) -> None:
+        """Check it."""
+        self._ask("revoke_external", network, endpoint)
+
+    def suspect(self) -> None:
+        """Count it."""
+        self.suspicions += 1
+
+    def _ask(self, name: str, *arguments: object) -> None:
+        if name not in {"create_network", "create_endpoint"}:
+            assert all(type(argument) is str for argument in arguments)
+        self.asked.append((name, *arguments))
+        if self.fails is not None:
+            raise self.fails

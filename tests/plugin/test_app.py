@@ -1,0 +1,387 @@
+"""Every call gets an answer that Docker can read, whatever it says and whatever goes wrong behind it."""
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Blueprint
+
+from drivers.errors import (
+    Conflict,
+    DeadlineExceeded,
+    HostFailure,
+    InvalidRequest,
+    NotFound,
+    Refusing,
+    Unsupported,
+    WeftError,
+)
+from plugin import calls, errors, wire
+from plugin.app import create_app
+from plugin.requests import EndpointRequest, Joined, NetworkRequest
+from tests.lab.names import REPO
+from tests.lab.process import Process
+from tests.lab.wait import await_
+from tests.plugin.fake_driver import MAC, FakeDriver
+
+NETWORK = "5f" * 32
+ENDPOINT = "e0" * 32
+OF_ENDPOINT: dict[str, object] = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
+METHODS = {method.path: method for method in vars(wire).values() if isinstance(method, wire.Method)}
+NEED_NO_BODY = sorted(path for path, method in METHODS.items() if method.request is wire.NOTHING)
+NEED_A_BODY = sorted(METHODS.keys() - set(NEED_NO_BODY))
+
+BODIES: dict[str, dict[str, object]] = {
+    "/NetworkDriver.GwAllocCheck": {"Options": {}},
+    "/NetworkDriver.AllocateNetwork": {"NetworkID": NETWORK, "Options": None, "IPv4Data": [], "IPv6Data": None},
+    "/NetworkDriver.CreateNetwork": {"NetworkID": NETWORK},
+    "/NetworkDriver.DeleteNetwork": {"NetworkID": NETWORK},
+    "/NetworkDriver.CreateEndpoint": OF_ENDPOINT | {"Interface": {"Address": "10.9.0.2/24"}},
+    "/NetworkDriver.DeleteEndpoint": OF_ENDPOINT,
+    "/NetworkDriver.Join": OF_ENDPOINT | {"SandboxKey": "/var/run/docker/netns/0123456789ab"},
+    "/NetworkDriver.Leave": OF_ENDPOINT,
+    "/NetworkDriver.ProgramExternalConnectivity": OF_ENDPOINT,
+    "/NetworkDriver.RevokeExternalConnectivity": OF_ENDPOINT,
+}
+"""A good body for every method of NetworkDriver that needs one."""
+
+ASKED = {
+    "/NetworkDriver.CreateNetwork": ("create_network", NetworkRequest(id=NETWORK)),
+    "/NetworkDriver.DeleteNetwork": ("delete_network", NETWORK),
+    "/NetworkDriver.DeleteEndpoint": ("delete_endpoint", NETWORK, ENDPOINT),
+    "/NetworkDriver.Join": ("join", NETWORK, ENDPOINT, "/var/run/docker/netns/0123456789ab"),
+    "/NetworkDriver.Leave": ("leave", NETWORK, ENDPOINT),
+    "/NetworkDriver.ProgramExternalConnectivity": ("program_external", NETWORK, ENDPOINT),
+    "/NetworkDriver.RevokeExternalConnectivity": ("revoke_external", NETWORK, ENDPOINT),
+}
+
+
+def post(driver: FakeDriver, path: str, body: object = b"") -> Any:  # noqa: ANN401 - JSON is anything
+    """Send a call as Docker does: POST, no Content-Type, an empty Host."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode() + b"\n"
+    response = create_app(driver).test_client().post(path, data=raw, headers={"Host": ""})
+    assert (response.status_code, response.content_type) == (200, "application/json")
+    return response.get_json()
+
+
+def failure(driver: FakeDriver, path: str, body: object = b"") -> str:
+    """Send a call that must fail, and return what is said of it."""
+    found = post(driver, path, body)
+    assert found.keys() == {"Err", "Error"}
+    assert found["Err"] == found["Error"] != ""
+    return str(found["Err"])
+
+
+@pytest.mark.parametrize("path", sorted(ASKED))
+def test_the_engine_is_asked(path: str) -> None:
+    driver = FakeDriver()
+    assert "Err" not in post(driver, path, BODIES[path])
+    assert driver.asked == [ASKED[path]]
+
+
+def test_an_endpoint_s_mac_is_answered_if_docker_named_none() -> None:
+    driver = FakeDriver()
+    given = BODIES["/NetworkDriver.CreateEndpoint"] | {"Interface": {"MacAddress": "02:00:00:00:00:07"}}
+    assert post(driver, "/NetworkDriver.CreateEndpoint", BODIES["/NetworkDriver.CreateEndpoint"]) == {
+        "Interface": {"MacAddress": MAC}
+    }
+    assert post(driver, "/NetworkDriver.CreateEndpoint", given) == {"Interface": {"MacAddress": ""}}
+    requests = [asked[1] for asked in driver.asked]
+    assert [request.mac for request in requests if isinstance(request, EndpointRequest)] == [None, "02:00:00:00:00:07"]
+
+
+def test_joining_answers_what_the_engine_says() -> None:
+    driver = FakeDriver(joined=Joined(link="wfc0", prefix="eth", gateway4=ip_address("10.9.0.1")))
+    assert post(driver, "/NetworkDriver.Join", BODIES["/NetworkDriver.Join"]) == {
+        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "eth"},
+        "Gateway": "10.9.0.1",
+        "GatewayIPv6": "",
+        "StaticRoutes": [],
+        "DisableGatewayService": True,
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"{}\n", b"\x00garbage", b"[" * 100_000])
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/Plugin.Activate", {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        (
+            "/NetworkDriver.GetCapabilities",
+            {"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": True},
+        ),
+        ("/NetworkDriver.EndpointOperInfo", {"Value": {}}),
+        ("/NetworkDriver.FreeNetwork", {}),
+        ("/NetworkDriver.DiscoverNew", {}),
+        ("/NetworkDriver.DiscoverDelete", {}),
+        ("/IpamDriver.GetCapabilities", {"RequiresMACAddress": False, "RequiresRequestReplay": False}),
+        (
+            "/IpamDriver.GetDefaultAddressSpaces",
+            {"LocalDefaultAddressSpace": "weft-local", "GlobalDefaultAddressSpace": "weft-global"},
+        ),
+    ],
+)
+def test_what_must_never_fail_never_does(path: str, body: bytes, answer: dict[str, object]) -> None:
+    assert path in NEED_NO_BODY
+    driver = FakeDriver(fails=Refusing("the store cannot be read"))
+    assert post(driver, path, body) == answer
+    assert (driver.asked, driver.suspicions) == ([], 0)
+
+
+def test_the_table_above_is_complete() -> None:
+    assert set(NEED_NO_BODY) == {
+        "/Plugin.Activate",
+        "/NetworkDriver.GetCapabilities",
+        "/NetworkDriver.EndpointOperInfo",
+        "/NetworkDriver.FreeNetwork",
+        "/NetworkDriver.DiscoverNew",
+        "/NetworkDriver.DiscoverDelete",
+        "/IpamDriver.GetCapabilities",
+        "/IpamDriver.GetDefaultAddressSpaces",
+    }
+    assert BODIES.keys() == {path for path in NEED_A_BODY if path.startswith("/NetworkDriver.")}
+
+
+@pytest.mark.parametrize("path", NEED_A_BODY)
+def test_a_lost_body_is_an_error_that_is_looked_into(path: str) -> None:
+    driver = FakeDriver()
+    said = failure(driver, path)
+    assert said.startswith(f"{METHODS[path].name} came without its body")
+    assert "again" in said
+    assert (driver.asked, driver.suspicions) == ([], 1)
+
+
+@pytest.mark.parametrize("path", NEED_A_BODY)
+@pytest.mark.parametrize("body", [b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_cannot_be_read_changes_nothing(path: str, body: bytes) -> None:
+    driver = FakeDriver()
+    said = failure(driver, path, body)
+    assert said.startswith(f"{METHODS[path].name}: weft cannot read this request, and changed nothing: ")
+    assert len(said) < 800
+    assert (driver.asked, driver.suspicions) == ([], 0)
+
+
+def test_an_unreadable_field_is_named() -> None:
+    body = OF_ENDPOINT | {"Interface": {"Address": "10.9.0.300/24"}}
+    assert "Interface.Address: " in failure(FakeDriver(), "/NetworkDriver.CreateEndpoint", body)
+
+
+def test_a_body_of_any_size_up_to_the_limit_is_read() -> None:
+    rows = [
+        {"Proto": 6, "IP": "", "Port": port, "HostIP": "", "HostPort": port, "HostPortEnd": port}
+        for port in range(1, 10_001)
+    ]
+    body = OF_ENDPOINT | {"Options": {"com.docker.network.portmap": rows}}
+    driver = FakeDriver()
+    assert "Err" not in post(driver, "/NetworkDriver.CreateEndpoint", body)
+    request = driver.asked[0][1]
+    assert isinstance(request, EndpointRequest)
+    assert len(request.ports) == 10_000
+
+
+def test_a_larger_one_is_not() -> None:
+    driver = FakeDriver()
+    said = failure(driver, "/NetworkDriver.CreateEndpoint", b" " * (wire.BODY_LIMIT + 1))
+    assert said.startswith("NetworkDriver.CreateEndpoint: the body is larger than 16 MiB")
+    assert driver.asked == []
+
+
+def test_options_are_judged_wherever_they_come() -> None:
+    bad = {"com.docker.network.driver.mtu": "1"}
+    driver = FakeDriver()
+    for path, body in (
+        ("/NetworkDriver.CreateNetwork", {"NetworkID": NETWORK, "Options": {wire.GENERIC: bad}}),
+        ("/NetworkDriver.GwAllocCheck", {"Options": {wire.GENERIC: bad}}),
+        ("/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK, "Options": bad}),
+    ):
+        assert failure(driver, path, body).startswith("com.docker.network.driver.mtu='1' cannot be: allowed is 68 to")
+    assert driver.asked == []
+    assert post(driver, "/NetworkDriver.GwAllocCheck", {"Options": {}}) == {"SkipIPv4": False, "SkipIPv6": False}
+    assert post(driver, "/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK}) == {"Options": {}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/IpamDriver.RequestPool",
+            {"AddressSpace": "weft-local", "Pool": "", "SubPool": "", "Options": None, "V6": False},
+        ),
+        ("/IpamDriver.RequestAddress", {"PoolID": "p", "Address": "", "Options": None}),
+        ("/IpamDriver.ReleaseAddress", {"PoolID": "p", "Address": "10.9.0.2"}),
+        ("/IpamDriver.ReleasePool", {"PoolID": "p"}),
+    ],
+)
+def test_addresses_are_not_managed_yet(path: str, body: dict[str, object]) -> None:
+    assert failure(FakeDriver(), path, body) == (
+        "weft's address management is not in this version; use Docker's default: leave out --ipam-driver weft"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted(BODIES.keys() - {"/NetworkDriver.GwAllocCheck", "/NetworkDriver.AllocateNetwork"})
+)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InvalidRequest("one\ntwo"), "one\ntwo"),
+        (
+            Refusing("the state cannot be read: disk image is malformed"),
+            "the state cannot be read: disk image is malformed",
+        ),
+        (DeadlineExceeded("waited 20 s for the lock of network 5f5f"), "waited 20 s for the lock of network 5f5f"),
+        (
+            ExceptionGroup("g", [HostFailure("a"), ExceptionGroup("h", [NotFound("b"), HostFailure("a")])]),
+            "a\nb",
+        ),
+    ],
+)
+def test_what_weft_raises_is_told_as_it_is(
+    path: str, error: Exception, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = FakeDriver(fails=error)
+    assert failure(driver, path, BODIES[path]) == said
+    assert driver.suspicions == 0
+    assert [(record.levelno, record.getMessage(), record.exc_info) for record in caplog.records] == [
+        (logging.WARNING, calls.REFUSED, None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            sqlite3.OperationalError("disk I/O error"),
+            r"weft's store failed \(OperationalError: disk I/O error\); look at the disk",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            r"the host failed weft \(OSError: \[Errno 28\] No space left on device\)",
+        ),
+        (KeyError("x"), r"weft failed in a way it did not foresee \(KeyError: 'x'\); its log has the traceback"),
+        (
+            ExceptionGroup("g", [Conflict("a"), ValueError("b")]),
+            r"^a\nweft failed in a way it did not foresee \(ValueError: b\)",
+        ),
+    ],
+)
+def test_what_nobody_foresaw_is_told_and_logged_with_its_traceback(
+    error: Exception, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = FakeDriver(fails=error)
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(failure(driver, "/NetworkDriver.Join", BODIES["/NetworkDriver.Join"]))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.ERROR, calls.FAILED)
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert record.__dict__["method"] == "/NetworkDriver.Join"
+
+
+@pytest.mark.parametrize("error", [Conflict("10.9.0.2 is held"), ExceptionGroup("g", [NotFound("x"), Conflict("y")])])
+def test_a_conflict_is_looked_into(error: Exception) -> None:
+    driver = FakeDriver(fails=error)
+    failure(driver, "/NetworkDriver.CreateNetwork", BODIES["/NetworkDriver.CreateNetwork"])
+    assert driver.suspicions == 1
+
+
+@pytest.mark.parametrize("path", ["/NetworkDriver.Invented", "/", "/NetworkDriver", "/x/NetworkDriver.Join"])
+def test_an_unknown_method_is_404_with_both_keys(path: str) -> None:
+    response = create_app(FakeDriver()).test_client().post(path, data=b"{}")
+    assert (response.status_code, response.content_type) == (404, "application/json")
+    assert response.get_json().keys() == {"Err", "Error"}
+
+
+def test_docker_always_posts() -> None:
+    response = create_app(FakeDriver()).test_client().get("/Plugin.Activate")
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    assert response.get_json().keys() == {"Err", "Error"}
+
+
+def test_there_is_room_for_another_blueprint() -> None:
+    control = Blueprint("control", __name__)
+    control.add_url_rule("/status", view_func=lambda: "up")
+    client = create_app(FakeDriver(), control).test_client()
+    assert client.get("/status").text == "up"
+    assert client.post("/Plugin.Activate").status_code == 200
+
+
+def test_every_error_has_a_status_for_the_commands() -> None:
+    leaves = WeftError.__subclasses__()
+    assert set(errors.HTTP_STATUS) == set(leaves)
+    assert len(set(errors.HTTP_STATUS.values())) == len(leaves)
+    assert errors.status(errors.LostBody("x")) == 400
+    assert errors.status(ExceptionGroup("g", [Conflict("a"), ExceptionGroup("h", [Conflict("b")])])) == 409
+    assert errors.status(ExceptionGroup("g", [Conflict("a"), Unsupported("b")])) == 500
+    assert errors.status(ValueError("x")) == 500
+
+
+# -- on a real gunicorn ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("gunicorn")
+    path = folder / "weft.sock"
+    argv = (sys.executable, "-m", "tests.plugin.gunicorn_server", str(path))
+    with Process(argv, folder / "log", {"PYTHONPATH": str(REPO)}, forks=False) as process:
+        await_(lambda: exchange(path, request("/Plugin.Activate")), 20, "the server")
+        yield path
+        assert process.stop() == 0, process.text()
+
+
+def request(path: str, body: bytes = b"", host: str = "") -> bytes:
+    """Return a request as Go writes it (20.10.24: Host is empty)."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {len(body)}\r\n"
+        "Accept: application/vnd.docker.plugins.v1.2+json\r\n\r\n"
+    ).encode() + body
+
+
+def exchange(path: Path, raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send raw bytes and read until the server closes: status, headers, body."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        connection.sendall(raw)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    return (
+        int(status.split()[1]),
+        {name: value.strip() for name, _, value in (line.partition(":") for line in lines)},
+        body,
+    )
+
+
+@pytest.mark.parametrize("host", ["", "plugin.moby.localhost"])
+@pytest.mark.parametrize("path", [*sorted(METHODS), "/NetworkDriver.Invented"])
+def test_every_answer_closes_its_connection(server: Path, path: str, host: str) -> None:
+    for body in (b"", json.dumps(BODIES.get(path, {})).encode() + b"\n"):
+        status, headers, answer = exchange(server, request(path, body, host))
+        assert status == (200 if path in METHODS else 404)
+        assert headers["Connection"] == "close"
+        assert headers["Content-Type"] == "application/json"
+        assert int(headers["Content-Length"]) == len(answer)
+        assert isinstance(json.loads(answer), dict)
+
+
+def test_only_root_may_speak_to_it(server: Path) -> None:
+    assert server.stat().st_mode & 0o777 == 0o600
+    assert server.stat().st_uid == os.geteuid()
+
+
+def test_a_large_container_s_ports_come_through(server: Path) -> None:
+    rows = [{"Proto": 6, "Port": 80, "HostPort": port, "HostPortEnd": port} for port in range(1, 10_001)]
+    body = json.dumps(OF_ENDPOINT | {"Options": {"com.docker.network.portmap": rows}}).encode()
+    assert json.loads(exchange(server, request("/NetworkDriver.CreateEndpoint", body))[2]) == {
+        "Interface": {"MacAddress": MAC}
+    }

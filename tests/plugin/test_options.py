@@ -1,0 +1,185 @@
+"""Every option is understood, refused with what is allowed, or passed over with one warning: never in silence."""
+
+import logging
+import re
+
+import pytest
+
+from drivers.errors import InvalidRequest
+from drivers.naming import link_name
+from plugin import options
+from plugin.options import NETWORK_OPTIONS, NetworkSettings, check_endpoint_options, network_settings
+
+BRIDGE = "com.docker.network.bridge"
+MTU = "com.docker.network.driver.mtu"
+PREFIX = "com.docker.network.container_iface_prefix"
+
+
+def test_no_option_is_docker_s_own_default() -> None:
+    assert network_settings({}) == NetworkSettings()
+    assert NetworkSettings() == NetworkSettings(
+        backend=None, bridge=None, mtu=None, masquerade=True, interface_prefix="eth"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "setting", "value"),
+    [
+        ("weft.backend", "bridge", "backend", "bridge"),
+        (f"{BRIDGE}.name", "br-lan", "bridge", "br-lan"),
+        (f"{BRIDGE}.name", "wfnet", "bridge", "wfnet"),
+        (f"{BRIDGE}.name", "a23456789012345", "bridge", "a23456789012345"),
+        (f"{BRIDGE}.name", "", "bridge", None),
+        *(
+            (f"{BRIDGE}.enable_ip_masquerade", text, "masquerade", True)
+            for text in ("1", "t", "T", "true", "TRUE", "True")
+        ),
+        *(
+            (f"{BRIDGE}.enable_ip_masquerade", text, "masquerade", False)
+            for text in ("0", "f", "F", "false", "FALSE", "False")
+        ),
+        (MTU, "68", "mtu", 68),
+        (MTU, "65535", "mtu", 65535),
+        (PREFIX, "net", "interface_prefix", "net"),
+        (PREFIX, "a234567890123", "interface_prefix", "a234567890123"),
+        (PREFIX, "", "interface_prefix", "eth"),
+    ],
+)
+def test_what_is_allowed_becomes_a_setting(key: str, text: str, setting: str, value: object) -> None:
+    assert getattr(network_settings({key: text}), setting) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (f"{BRIDGE}.enable_icc", "true"),
+        (f"{BRIDGE}.inhibit_ipv4", "false"),
+        (f"{BRIDGE}.host_binding_ipv4", "0.0.0.0"),  # noqa: S104 - an option's text
+        (f"{BRIDGE}.gateway_mode_ipv4", "nat"),
+        (f"{BRIDGE}.gateway_mode_ipv6", "nat"),
+        (f"{BRIDGE}.trusted_host_interfaces", ""),
+        ("com.docker.network.host_ipv4", ""),
+        ("com.docker.network.host_ipv6", ""),
+    ],
+)
+def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
+    assert network_settings({key: text}) == NetworkSettings()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "allowed"),
+    [
+        ("weft.backend", "ovs", "bridge"),
+        ("weft.backend", "", "bridge"),
+        (f"{BRIDGE}.name", "a/b", "1 to 15 letters"),
+        (f"{BRIDGE}.name", "-x", "1 to 15 letters"),
+        (f"{BRIDGE}.name", "a234567890123456", "1 to 15 letters"),
+        (f"{BRIDGE}.name", "all", "not all, default or lo"),
+        (f"{BRIDGE}.name", link_name("b", "5f" * 32), "not as weft calls its own links"),
+        (f"{BRIDGE}.enable_ip_masquerade", "yes", "true or false"),
+        (f"{BRIDGE}.enable_ip_masquerade", "", "true or false"),
+        (f"{BRIDGE}.enable_icc", "false", "not in this version"),
+        (f"{BRIDGE}.enable_icc", "no", "true"),
+        (f"{BRIDGE}.inhibit_ipv4", "true", "not in this version"),
+        (f"{BRIDGE}.host_binding_ipv4", "127.0.0.1", "not in this version"),
+        (f"{BRIDGE}.gateway_mode_ipv4", "routed", "nat; the rest is not in this version"),
+        (f"{BRIDGE}.gateway_mode_ipv6", "isolated", "nat; the rest is not in this version"),
+        (f"{BRIDGE}.trusted_host_interfaces", "eth1", "not in this version"),
+        (MTU, "67", "68 to 65535"),
+        (MTU, "65536", "68 to 65535"),
+        (MTU, "-1", "68 to 65535"),
+        (MTU, "", "68 to 65535"),
+        (MTU, "1e3", "68 to 65535"),
+        (MTU, "\u0661\u0665\u0660\u0660", "68 to 65535"),
+        (PREFIX, "a2345678901234", "at most 13 bytes"),
+        (PREFIX, "e h", "at most 13 bytes"),
+        (PREFIX, "../", "at most 13 bytes"),
+        ("com.docker.network.host_ipv4", "192.0.2.1", "not in this version"),
+        ("com.docker.network.host_ipv6", "2001:db8::1", "not in this version"),
+    ],
+)
+def test_what_is_not_is_refused_with_key_value_and_what_is(key: str, text: str, allowed: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(f"{key}={text!r} cannot be: allowed is ")) as refused:
+        network_settings({key: text})
+    assert allowed in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("weft.backnd", "weft.backend"),
+        ("weft-backend", "weft.backend"),
+        ("Weft.Backend", "weft.backend"),
+        ("backend", "weft.backend"),
+        ("mtu", MTU),
+        ("MTU", MTU),
+        ("enable_icc", f"{BRIDGE}.enable_icc"),
+        ("gateway_mode_ipv4", f"{BRIDGE}.gateway_mode_ipv4"),
+    ],
+)
+def test_a_slip_is_told_what_was_meant(key: str, meant: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        network_settings({key: "1"})
+    assert str(refused.value) == f"unknown network option {key!r}: did you mean {meant}?"
+
+
+def test_a_key_like_nothing_is_told_all_there_is() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        network_settings({"qqqq": ""})
+    assert all(option.key in str(refused.value) for option in NETWORK_OPTIONS)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        network_settings({MTU: "9", "weft.x": "1", f"{BRIDGE}.enable_icc": "maybe"})
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        network_settings({MTU: "9" * 5000})
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("vendor", ["com.docker.network.bridge.enable_icx", "org.example.colour", "wetf.backend"])
+def test_another_s_key_is_taken_with_one_warning(vendor: str, caplog: pytest.LogCaptureFixture) -> None:
+    options._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert network_settings({vendor: "1"}) == NetworkSettings()
+    assert [(record.getMessage(), record.__dict__["option"]) for record in caplog.records] == [
+        (options.IGNORED, vendor)
+    ]
+
+
+def test_the_warning_tells_what_may_have_been_meant(caplog: pytest.LogCaptureFixture) -> None:
+    options._warn_once.cache_clear()
+    network_settings({f"{BRIDGE}.enable_icx": "false"})
+    assert caplog.records[0].__dict__["hint"] == f"did you mean {BRIDGE}.enable_icc?"
+
+
+def test_docker_s_own_endpoint_data_are_no_options(caplog: pytest.LogCaptureFixture) -> None:
+    check_endpoint_options(
+        {
+            "com.docker.network.endpoint.exposedports": [{"Proto": 6, "Port": 80}],
+            "com.docker.network.portmap": [],
+            "com.docker.network.endpoint.macaddress": "AhEiM0RV",
+        }
+    )
+    assert caplog.records == []
+
+
+def test_endpoint_options_are_judged_alike(caplog: pytest.LogCaptureFixture) -> None:
+    options._warn_once.cache_clear()
+    check_endpoint_options({"com.docker.network.endpoint.ifname": "foo0", "ovn.sg": "web"})
+    assert [record.__dict__["option"] for record in caplog.records] == ["com.docker.network.endpoint.ifname", "ovn.sg"]
+    for key in ("weft.ip", "qos"):
+        with pytest.raises(InvalidRequest, match=f"unknown endpoint option '{key}'"):
+            check_endpoint_options({key: "10"})
+
+
+def test_every_row_sets_a_setting_that_there_is() -> None:
+    settings = NetworkSettings.__dataclass_fields__
+    assert all(not option.sets or option.sets in settings for option in NETWORK_OPTIONS)
+    assert len({option.key for option in NETWORK_OPTIONS}) == len(NETWORK_OPTIONS)
+    assert {option.sets for option in NETWORK_OPTIONS} - {""} == settings.keys()

@@ -1,0 +1,224 @@
+"""What Docker says becomes what is meant, and what cannot be meant is refused with the reason."""
+
+import json
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from drivers.errors import InvalidRequest
+from drivers.model import Subnet
+from plugin import wire
+from plugin.requests import EndpointRequest, Joined, NetworkRequest, PortBinding, Route
+from plugin.translate import endpoint_reply, endpoint_request, join_reply, mac_address, network_request
+
+NETWORK = "5f" * 32
+ENDPOINT = "e0" * 32
+V4 = {"AddressSpace": "LocalDefault", "Pool": "10.9.0.0/24", "Gateway": "10.9.0.1/24"}
+V6 = {"AddressSpace": "LocalDefault", "Pool": "fd00:9::/64", "Gateway": "fd00:9::1/64"}
+SUBNET4 = Subnet(network=ip_network("10.9.0.0/24"), gateway=ip_interface("10.9.0.1/24"))
+SUBNET6 = Subnet(network=ip_network("fd00:9::/64"), gateway=ip_interface("fd00:9::1/64"))
+
+
+def network(
+    v4: list[dict[str, Any]] | None = None, v6: list[dict[str, Any]] | None = None, **options: object
+) -> NetworkRequest:
+    named = {f"com.docker.network.{key}": value for key, value in options.items()}
+    body = {"NetworkID": NETWORK, "Options": named, "IPv4Data": v4, "IPv6Data": v6}
+    return network_request(wire.CREATE_NETWORK.decode(json.dumps(body).encode()))
+
+
+def endpoint(interface: dict[str, Any] | None = None, ports: list[dict[str, Any]] | None = None) -> EndpointRequest:
+    body = {
+        "NetworkID": NETWORK,
+        "EndpointID": ENDPOINT,
+        "Interface": interface,
+        "Options": {"com.docker.network.portmap": ports},
+    }
+    return endpoint_request(wire.CREATE_ENDPOINT.decode(json.dumps(body).encode()))
+
+
+def test_a_plain_network() -> None:
+    assert network([V4]) == NetworkRequest(id=NETWORK, subnets=(SUBNET4,))
+
+
+def test_a_network_with_all_that_can_be_said() -> None:
+    generic = {
+        "weft.backend": "bridge",
+        "com.docker.network.bridge.name": "br-lan",
+        "com.docker.network.driver.mtu": "1400",
+        "com.docker.network.bridge.enable_ip_masquerade": "0",
+        "com.docker.network.container_iface_prefix": "net",
+    }
+    assert network([V4], [V6], generic=generic, internal=True, enable_ipv4=True, enable_ipv6=True) == NetworkRequest(
+        id=NETWORK,
+        subnets=(SUBNET4, SUBNET6),
+        internal=True,
+        backend="bridge",
+        bridge="br-lan",
+        mtu=1400,
+        masquerade=False,
+        interface_prefix="net",
+    )
+
+
+@pytest.mark.parametrize("v6", [None, [], [{"AddressSpace": "null", "Pool": "::/0"}]])
+def test_the_null_ipam_means_no_addresses(v6: list[dict[str, Any]] | None) -> None:
+    assert network([{"AddressSpace": "null", "Pool": "0.0.0.0/0"}], v6).subnets == ()
+
+
+def test_a_pool_is_what_it_is_whichever_list_it_is_in() -> None:
+    assert network([V6, V4]).subnets == (SUBNET6, SUBNET4)
+
+
+@pytest.mark.parametrize(
+    ("switches", "subnets"),
+    [
+        ({}, (SUBNET4, SUBNET6)),
+        ({"enable_ipv4": None, "enable_ipv6": None}, (SUBNET4, SUBNET6)),
+        ({"enable_ipv4": False, "enable_ipv6": True}, (SUBNET6,)),
+        ({"enable_ipv6": False}, (SUBNET4,)),
+        ({"enable_ipv4": False, "enable_ipv6": False}, ()),
+    ],
+)
+def test_a_family_that_is_off_has_no_subnets(switches: dict[str, bool | None], subnets: tuple[Subnet, ...]) -> None:
+    assert network([V4], [V6], **switches).subnets == subnets
+
+
+def test_a_subnet_without_gateway_has_none() -> None:
+    assert network([{"Pool": "10.9.0.0/24"}]).subnets == (Subnet(network=ip_network("10.9.0.0/24")),)
+
+
+def test_a_gateway_has_its_pool_s_length() -> None:
+    assert network([V4 | {"Gateway": "10.9.0.9/32"}]).subnets[0].gateway == ip_interface("10.9.0.9/24")
+
+
+@pytest.mark.parametrize("pool", ["10.9.0.0/31", "10.9.0.0/32"])
+def test_the_shortest_pools_have_no_network_address(pool: str) -> None:
+    assert network([{"Pool": pool, "Gateway": "10.9.0.0"}]).subnets[0].gateway == ip_interface(pool)
+
+
+@pytest.mark.parametrize(
+    ("pools", "words"),
+    [
+        ([V4 | {"Gateway": "10.8.0.1/24"}], "gateway 10.8.0.1 is outside its subnet 10.9.0.0/24"),
+        ([V4 | {"Gateway": "fd00::1/64"}], "gateway fd00::1 is outside its subnet 10.9.0.0/24"),
+        ([V4 | {"Gateway": "10.9.0.0/24"}], "gateway 10.9.0.0 is the network address of 10.9.0.0/24"),
+        ([V4 | {"Gateway": "10.9.0.255/24"}], "gateway 10.9.0.255 is the broadcast address of 10.9.0.0/24"),
+        ([V4, V4], "subnets 10.9.0.0/24 and 10.9.0.0/24 of one network overlap"),
+        ([V6, {"Pool": "fd00::/16"}], "subnets fd00:9::/64 and fd00::/16 of one network overlap"),
+        ([{"AddressSpace": "LocalDefault", "Pool": "0.0.0.0/0"}], "subnet 0.0.0.0/0 cannot be"),
+        ([{"Pool": "224.1.0.0/16"}], "subnet 224.1.0.0/16 cannot be"),
+        ([{"Pool": "127.1.0.0/16"}], "subnet 127.1.0.0/16 cannot be"),
+        ([{"Pool": ""}], "network 5f5f5f5f5f5f: a pool without a subnet"),
+    ],
+)
+def test_pools_that_cannot_be_are_refused(pools: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        network(pools)
+
+
+def test_a_small_mtu_contradicts_ipv6() -> None:
+    small = {"com.docker.network.driver.mtu": "1279"}
+    assert network([V4], generic=small).mtu == 1279
+    assert network([V4], [V6], generic={"com.docker.network.driver.mtu": "1280"}).mtu == 1280
+    with pytest.raises(InvalidRequest, match=r"com\.docker\.network\.driver\.mtu=1279 contradicts .* 1280 or more"):
+        network([V4], [V6], generic=small)
+
+
+def test_a_plain_endpoint() -> None:
+    assert endpoint() == EndpointRequest(network=NETWORK, id=ENDPOINT)
+
+
+def test_an_endpoint_with_addresses() -> None:
+    found = endpoint({"Address": "10.9.0.2/24", "AddressIPv6": "fd00:9::2/64", "MacAddress": "02-AB-00-00-00-0F"})
+    assert (found.ipv4, found.ipv6) == (IPv4Interface("10.9.0.2/24"), IPv6Interface("fd00:9::2/64"))
+    assert found.mac == "02:ab:00:00:00:0f"
+
+
+@pytest.mark.parametrize(
+    "mac",
+    [
+        "01:00:5e:00:00:01",
+        "ff:ff:ff:ff:ff:ff",
+        "00:00:00:00:00:00",
+        "02:00:00:00:00",
+        "02:00:00:00:00:00:00:01",
+        "0200.0000.0001",
+        "x",
+        "02:00:00:00:00:0g",
+    ],
+)
+def test_a_mac_that_no_interface_can_have_is_refused(mac: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"MAC address .* cannot be: allowed is"):
+        mac_address(mac)
+
+
+def test_ports_come_in_order_and_once() -> None:
+    rows = [
+        {"Proto": 17, "Port": 53, "HostIP": "", "HostPort": 0, "HostPortEnd": 0},
+        {"Proto": 6, "Port": 80, "HostIP": "127.0.0.1", "HostPort": 8080, "HostPortEnd": 8080},
+        {"Proto": 6, "Port": 80, "HostIP": "", "HostPort": 6000, "HostPortEnd": 6002},
+        {"Proto": 132, "Port": 9, "HostIP": "::1", "HostPort": 7},
+    ]
+    wanted = (
+        PortBinding(protocol="sctp", container_port=9, host_address=ip_address("::1"), host_first=7, host_last=7),
+        PortBinding(protocol="tcp", container_port=80, host_first=6000, host_last=6002),
+        PortBinding(
+            protocol="tcp", container_port=80, host_address=ip_address("127.0.0.1"), host_first=8080, host_last=8080
+        ),
+        PortBinding(protocol="udp", container_port=53),
+    )
+    assert endpoint(ports=rows).ports == wanted
+    assert endpoint(ports=[*reversed(rows), rows[0]]).ports == wanted
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"Proto": 1, "Port": 80}, r"published port 80 of protocol 1 cannot be: allowed is .* tcp \(6\), udp \(17\)"),
+        ({"Port": 80}, "protocol 0 cannot be"),
+        ({"Proto": 6}, "published port 0"),
+        ({"Proto": 6, "Port": 80, "HostPort": 90, "HostPortEnd": 80}, "host ports 90-80 for 80/tcp cannot be"),
+        ({"Proto": 6, "Port": 80, "HostPort": 0, "HostPortEnd": 80}, "host ports 0-80 for 80/tcp cannot be"),
+        ({"Proto": 6, "Port": 80, "HostIP": "localhost"}, "host address 'localhost' of a published port is no IP"),
+    ],
+)
+def test_ports_that_cannot_be_are_refused(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        endpoint(ports=[row])
+
+
+def test_the_mac_is_answered_only_where_docker_had_none() -> None:
+    free = EndpointRequest(network=NETWORK, id=ENDPOINT)
+    chosen = EndpointRequest(network=NETWORK, id=ENDPOINT, mac="02:00:00:00:00:02")
+    assert endpoint_reply(free, "02:00:00:00:00:01").interface.mac == "02:00:00:00:00:01"
+    assert endpoint_reply(chosen, "02:00:00:00:00:02").interface.mac == ""
+
+
+def test_joining() -> None:
+    joined = Joined(
+        link="wfc0",
+        prefix="net",
+        gateway4=ip_address("10.9.0.1"),
+        gateway6=ip_address("fd00:9::1"),
+        routes=(
+            Route(destination=ip_network("10.8.0.0/16"), gateway=ip_address("10.9.0.7")),
+            Route(destination=ip_network("fd00:8::/64")),
+        ),
+    )
+    assert json.loads(join_reply(joined).model_dump_json()) == {
+        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "net"},
+        "Gateway": "10.9.0.1",
+        "GatewayIPv6": "fd00:9::1",
+        "StaticRoutes": [
+            {"Destination": "10.8.0.0/16", "RouteType": 0, "NextHop": "10.9.0.7"},
+            {"Destination": "fd00:8::/64", "RouteType": 1, "NextHop": ""},
+        ],
+        "DisableGatewayService": True,
+    }
+
+
+def test_no_gateway_never_means_docker_gwbridge() -> None:
+    reply = join_reply(Joined(link="wfc0", prefix="eth"))
+    assert (reply.gateway, reply.gateway6, reply.no_gateway_service) == ("", "", True)
