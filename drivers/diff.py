@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from drivers.contract import Step
-from drivers.resources import HALF_MADE, Foreign, Key, Resource, Scope
+from drivers.resources import HALF_MADE, Foreign, Key, Resource, Scope, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Difference:
 def diff(scope: Scope, wanted: Iterable[Resource], observed: Mapping[Key, Resource | Foreign]) -> Difference:
     """Compare the resources of one scope with what is there.
 
-    A key that somebody else holds is a conflict if we want it and no business of ours if we do not.
+    A key that somebody else holds is a conflict if we want it and no business of ours if we do not. What the operator
+    has made for us to use need only be there.
     """
     steps: list[Step] = []
     conflicts: list[Foreign] = []
@@ -42,8 +43,10 @@ def diff(scope: Scope, wanted: Iterable[Resource], observed: Mapping[Key, Resour
                 missing.append(resource)
             case None:
                 steps.append(Step(None, resource))
+            case Foreign() | Resource() if resource.adopted and not isinstance(resource, Setting):
+                pass
             case Foreign() as foreign:
-                if not (resource.adopted or resource.shared):
+                if not resource.shared:
                     conflicts.append(foreign)
             case found if found.scope not in ours:
                 conflicts.append(Foreign(key, f"{found.scope}"))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkInfo:
-    """What a link is: its kind as the kernel calls it (``bridge``, ``veth``, ``device`` for hardware) and its group."""
+    """What a link is: its kind as the kernel calls it (``bridge``, ``veth``; ``device``: hardware), group and MTU."""
 
     kind: str
     group: int
+    mtu: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

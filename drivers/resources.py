@@ -133,6 +133,8 @@ class Bridge(Resource):
         return self.key.at[0]
 
     def __str__(self) -> str:
+        if self.adopted:
+            return f"ip link add {self.name} type bridge"
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         return f"ip link add {self.name} group {LINK_GROUP} address {self.mac}{mtu} type bridge"
 
@@ -230,6 +232,12 @@ class Forwarding(Setting):
     """A switch that makes the host forward: set after every other one."""
 
     rank: ClassVar[Rank] = Rank.FORWARD
+
+
+def setting(path: str, value: str, needs: frozenset[Key] = frozenset()) -> Setting:
+    """Return the switch at a path: those that make links forward which exist already are :class:`Forwarding`."""
+    kind = Forwarding if path.endswith(("forwarding", "ip_forward")) and "/default/" not in path else Setting
+    return kind(key=setting_key(path), scope=HOST, adopted=True, value=value, needs=needs)
 
 
 def address_key(link: str, address: Interface) -> Key:

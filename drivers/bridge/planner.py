@@ -14,13 +14,11 @@ from drivers.resources import (
     Bridge,
     Chain,
     Fence,
-    Forwarding,
     HostAddress,
     Jump,
     Permit,
     Resource,
     Rule,
-    Setting,
     Table,
     Veth,
     address_key,
@@ -30,11 +28,13 @@ from drivers.resources import (
     link_key,
     rule_key,
     scope_of,
-    setting_key,
+    setting,
 )
 
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
 FORCE_FORWARDING6: Final = "net/ipv6/conf/all/force_forwarding"
+FORCE_FORWARDING6_TO_COME: Final = "net/ipv6/conf/default/force_forwarding"
+FORCE_FORWARDING6_LATER: Final = "net/ipv6/conf/default/force_forwarding"
 DOCKER_LINKS: Final = ("docker0", "docker_gwbridge")
 
 _TABLE: Final = frozenset({TABLE_KEY})
@@ -147,19 +147,17 @@ def _forward_drop_answer(version: int, docker_links: list[str], operators: list[
 def _forwarding6(facts: HostFacts) -> tuple[Resource, ...]:
     """Switch IPv6 forwarding on without taking the host's own IPv6 away (facts/network.md 4).
 
-    Where the kernel can (Linux 6.17), by ``force_forwarding``, which leaves router advertisements alone. Else by the
-    global switch, after the links that live on advertisements have been told to go on accepting them.
+    Where the kernel can (Linux 6.17), by ``force_forwarding``, which leaves router advertisements alone: ``all`` sets
+    the links that exist, ``default`` those made later (seen on 6.18). Else by the global switch, after the links that
+    live on advertisements have been told to go on accepting them.
     """
     if facts.forwarding6:
         return ()
     if facts.force_forwarding:
-        return (Forwarding(key=setting_key(FORCE_FORWARDING6), scope=HOST, adopted=True, value="1"),)
-    keep = tuple(
-        Setting(key=setting_key(f"net/ipv6/conf/{name}/accept_ra"), scope=HOST, adopted=True, value="2")
-        for name in sorted(facts.ra_links)
-    )
-    needs = frozenset(one.key for one in keep)
-    return (*keep, Forwarding(key=setting_key(FORWARDING6), scope=HOST, adopted=True, value="1", needs=needs))
+        later = setting(FORCE_FORWARDING6_LATER, "1")
+        return (later, setting(FORCE_FORWARDING6, "1", needs=frozenset({later.key})))
+    keep = tuple(setting(f"net/ipv6/conf/{name}/accept_ra", "2") for name in sorted(facts.ra_links))
+    return (*keep, setting(FORWARDING6, "1", needs=frozenset(one.key for one in keep)))
 
 
 def _adopted_verdicts(

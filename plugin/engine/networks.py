@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from drivers.errors import Conflict
+from drivers.errors import Conflict, InvalidRequest
 from drivers.facts import LinkInfo
 from drivers.model import IPNetwork, Network
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
@@ -78,32 +78,38 @@ class Networks:
         log.info("network deleted", extra={"network": ident[:12], "link": row.network.link})
 
     def _decide(self, request: NetworkRequest) -> Network:
-        """Return the network with every choice made: its bridge, whether that is adopted, its MAC."""
+        """Return the network with every choice made: its bridge, whether that is adopted, its MAC and MTU."""
         name = request.bridge or link_name("b", request.id)
+        theirs = self._operators_bridge(request.id, name) if request.bridge else None
+        if theirs and request.mtu and request.mtu < theirs.mtu:
+            raise InvalidRequest(
+                f"network {request.id[:12]}: com.docker.network.driver.mtu={request.mtu}: the bridge {name} has "
+                f"{theirs.mtu}, and a port with less would lower it; allowed is {theirs.mtu} or more, or none"
+            )
         return Network(
             id=request.id,
             backend=request.backend or self._backend,
             link=name,
             mac=bridge_mac(request.id),
-            adopted=request.bridge is not None and self._adopts(request.id, name),
+            adopted=theirs is not None,
             subnets=request.subnets,
-            mtu=request.mtu,
+            mtu=request.mtu or (theirs.mtu if theirs else None),
             internal=request.internal,
             masquerade=request.masquerade,
         )
 
-    def _adopts(self, ident: str, name: str) -> bool:
-        """Tell whether the operator's bridge of that name is there already; his name on a new one is fine too."""
-        link = self._host.link(name)
-        if link is None or (held := self._store.network_of_link(name)) is not None:
-            return link is not None and held is not None and held.network.adopted
+    def _operators_bridge(self, ident: str, name: str) -> LinkInfo | None:
+        """Return the operator's bridge of a name; ``None`` if there is no such link, or it is one that weft made."""
+        link, holder = self._host.link(name), self._store.network_of_link(name)
+        if link is None or (holder is not None and not holder.network.adopted):
+            return None
         if link.kind != "bridge" or link.group == LINK_GROUP:
             what = f"a {link.kind}" if link.kind != "bridge" else "a bridge that another weft made"
             raise Conflict(
                 f"network {ident[:12]}: com.docker.network.bridge.name={name}: that link is {what}; "
                 "allowed is the name of a Linux bridge of your own, or a name that is not taken"
             )
-        return True
+        return link
 
     def _known(self, row: NetworkRow, deadline: Deadline) -> NetworkRow | None:
         """Return the stored network of that id if it is equal; finish one that is going; refuse one that differs."""

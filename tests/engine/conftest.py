@@ -18,12 +18,24 @@ from tests.lab.engine import Engine
 from tests.lab.net import Neighbour
 from tests.lab.node import Node
 from tests.lab.root import root
-from tests.lab.snapshot import snapshot
+from tests.lab.snapshot import Snapshot, snapshot
 from tests.lab.wait import WaitedInVainError, await_
 from tests.lab.weft import Weft
 
-ONE_WAY = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/force_forwarding")
+ONE_WAY = (
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv6/conf/all/force_forwarding",
+    "net/ipv6/conf/default/force_forwarding",
+)
 """Switches that Docker or weft turn on when the first network needs them, and that stay on while the host is up."""
+
+
+def look(node: Node) -> Snapshot:
+    """Take a snapshot without the switches that stay on by design."""
+    seen = snapshot(node)
+    knobs = (line.partition(" ")[0] for line in seen.sysctls)
+    return seen.without(*(knob for knob in knobs if knob.rpartition("/")[2] in ONE_WAY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +98,12 @@ def host(request: pytest.FixtureRequest, hosts: Hosts, engine_version: str) -> H
 @pytest.fixture
 def clean_node(host: Host) -> Iterator[Node]:
     """Fail a test that left something behind on the shared host, once its containers and networks are removed."""
-    before = snapshot(host.node).without(*ONE_WAY)
+    before = look(host.node)
     yield host.node
     try:
-        await_(lambda: before == snapshot(host.node).without(*ONE_WAY), 15, "the node to look as before")
+        await_(lambda: before == look(host.node), 15, "the node to look as before")
     except WaitedInVainError:
-        pytest.fail(f"left behind:\n{before.difference(snapshot(host.node).without(*ONE_WAY))}")
+        pytest.fail(f"left behind:\n{before.difference(look(host.node))}")
 
 
 @pytest.fixture

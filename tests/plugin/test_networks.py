@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.errors import Conflict, DeadlineExceeded
+from drivers.errors import Conflict, DeadlineExceeded, InvalidRequest
 from drivers.naming import link_name
 from drivers.resources import (
     HOST,
@@ -237,3 +237,13 @@ def _in_another_thread(work: object) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(work).result()  # type: ignore[arg-type]
+
+
+def test_an_adopted_bridge_gives_its_mtu_and_is_not_lowered(world: World) -> None:
+    world.host.fake.plant(Bridge(key=link_key("br0"), scope=HOST, mtu=9000))
+    with pytest.raises(InvalidRequest, match=r"mtu=1400: the bridge br0 has 9000"):
+        world.networks.create(network_request(bridge="br0", mtu=1400), now())
+    world.networks.create(network_request(bridge="br0"), now())
+    row = world.store.network(NETWORK)
+    assert row is not None
+    assert row.network.mtu == 9000

@@ -48,7 +48,9 @@ class FakeSide:
         if held is None:
             return None
         kind = "bridge" if isinstance(held.resource, Bridge) else "veth"
-        return LinkInfo(kind=kind, group=LINK_GROUP if held.mark else 0)
+        return LinkInfo(
+            kind=kind, group=LINK_GROUP if held.mark else 0, mtu=getattr(held.resource, "mtu", None) or 1500
+        )
 
     def connected_subnets(self) -> tuple[tuple[str, IPNetwork], ...]:
         """Return what a test said."""

@@ -1,0 +1,1 @@
+"""The kernel's own objects: links, addresses, and the switches under /proc/sys."""

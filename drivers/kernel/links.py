@@ -1,0 +1,155 @@
+"""Bridges and veth pairs: how a link of ours is told from others', made, put right and removed.
+
+A link of ours is in the group 0x57ef and carries its scope's mark as alias. The kernel takes no alias at a link's
+making, so it is made down and without a mark, and marked and set up by a second message. What a crash leaves in
+between is in our group without an alias, and belongs to whoever asks for its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from drivers.errors import Conflict, HostFailure
+from drivers.kernel import requests, settings, wire
+from drivers.kernel.netlink import Netlink
+from drivers.kernel.wire import ADDR_GEN_NONE, Link
+from drivers.marks import Marks, describe
+from drivers.naming import LINK_GROUP
+from drivers.resources import DEFAULT_MTU, HALF_MADE, Bridge, Foreign, Resource, Scope, Veth, link_key
+
+_GONE: Final = frozenset({errno.ENODEV, errno.ENXIO})
+
+
+class Links:
+    """The links of one store."""
+
+    def __init__(self, netlink: Netlink, marks: Marks) -> None:
+        self._netlink = netlink
+        self._marks = marks
+
+    def find(self, name: str) -> Link | None:
+        """Return the link that the kernel knows by this name; one that has it as an alternative name has another."""
+        try:
+            (told,) = self._netlink.ask(requests.get_link(name))
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+        return wire.link(told)
+
+    def at(self, index: int) -> Link | None:
+        """Return the link of this index."""
+        try:
+            (told,) = self._netlink.ask(requests.get_link_at(index))
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+        return wire.link(told)
+
+    def dump(self) -> dict[int, Link]:
+        """Return all links of the host by index."""
+        found = (wire.link(told) for told in self._netlink.ask(requests.dump_links()))
+        return {link.index: link for link in found if link is not None}
+
+    def owner(self, link: Link) -> Scope | None:
+        """Return the scope whose mark the link carries, or ``None`` if it carries none of this store's."""
+        return self._marks.read(link.alias)
+
+    def seen(self, name: str, link: Link, name_of: Callable[[int], str]) -> Resource | Foreign:
+        """Return what the link is at the key of ``name``. ``name_of`` says how the link of an index is called."""
+        key = link_key(name)
+        scope = HALF_MADE if link.half_made else self.owner(link)
+        if link.name != name:
+            return Foreign(key, f"link {link.name} ({link.kind_shown}), which has {name} as another name")
+        if scope is not None and link.kind == "bridge":
+            speaks = link.disable_ipv6 == 0
+            sound = link.up and link.group == LINK_GROUP and not (speaks and link.accept_ra)
+            return Bridge(key=key, scope=scope, mac=link.mac, mtu=link.mtu, ipv6=speaks, sound=sound)
+        if scope is not None and link.kind == "veth":
+            sound = link.up and link.group == LINK_GROUP and link.addr_gen in (None, ADDR_GEN_NONE)
+            bridge = name_of(link.master) if link.master else ""
+            return Veth(key=key, scope=scope, bridge=bridge, mtu=link.mtu, sound=sound)
+        return Foreign(key, f"link {name} ({link.kind_shown}), {describe(link.alias)}")
+
+    def change(self, old: Resource | None, new: Bridge | Veth) -> None:
+        """Make a link, or put it right: in place if it is of the same kind, else by making it anew."""
+        if old is None:
+            try:
+                self._make(new)
+            except FileExistsError:
+                self._make_over(new)
+        elif old.scope == HALF_MADE or type(old) is not type(new):
+            self.remove(new.name)
+            self._make(new)
+        else:
+            self._put_right(new)
+
+    def remove(self, name: str) -> None:
+        """Delete a link; one that is gone is as good."""
+        try:
+            self._netlink.ask(requests.delete_link(name))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+    def _make_over(self, new: Bridge | Veth) -> None:
+        """Deal with a name that was taken between the look and the making: by us, if the step is taken again."""
+        link = self.find(new.name)
+        found = None if link is None else self.seen(new.name, link, index_to_name)
+        if found is None:
+            other = f"link {new.peer}, the name for its other end," if isinstance(new, Veth) else "it"
+            raise Conflict(f"{new.key} could not be made: {other} exists already")
+        if isinstance(found, Foreign):
+            raise Conflict(f"{new.key} is taken by {found.what}")
+        if found.scope not in (new.scope, HALF_MADE):
+            raise Conflict(f"{new.key} is taken by {found.scope}")
+        if found != new:
+            self.change(found, new)
+
+    def _make(self, new: Bridge | Veth) -> None:
+        mtu = new.mtu or DEFAULT_MTU
+        match new:
+            case Bridge():
+                self._netlink.ask(requests.new_bridge(new.name, new.mac, mtu))
+            case Veth():
+                _port_of(new)  # before anything is made
+                self._netlink.ask(requests.new_veth(new.name, new.peer, new.mac, mtu))
+        self._put_right(new)
+
+    def _put_right(self, new: Bridge | Veth) -> None:
+        alias, mtu = self._marks.write(new.scope), new.mtu or DEFAULT_MTU
+        match new:
+            case Bridge():
+                _set_ipv6(new)
+                self._netlink.ask(requests.set_bridge(new.name, alias, new.mac, mtu))
+            case Veth():
+                self._netlink.ask(requests.set_port(new.name, alias, _port_of(new), mtu))
+
+
+def index_to_name(index: int) -> str:
+    """Return the name of the link of this index; empty if it is gone."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+def _port_of(veth: Veth) -> int:
+    try:
+        return socket.if_nametoindex(veth.bridge)
+    except OSError:
+        raise HostFailure(f"{veth.key} could not be made a port of {veth.bridge}: there is no such bridge") from None
+
+
+def _set_ipv6(bridge: Bridge) -> None:
+    """Set a bridge's IPv6 switches, which must be right before it is up."""
+    for path, value in settings.ipv6_of(bridge.name, speaks=bridge.ipv6).items():
+        found = settings.read(path)
+        if found is None and bridge.ipv6:
+            raise HostFailure(f"{bridge.key} cannot speak IPv6: this host has no {path} (is IPv6 off in its kernel?)")
+        if found not in (None, value):
+            settings.write(path, value)

@@ -1,0 +1,1 @@
+"""What knows Linux: values, planners, and the loop that brings a host to them."""

@@ -1,0 +1,1 @@
+"""The Linux bridge planner: its data files show the whole datapath."""
