@@ -265,4 +265,5 @@ def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:
 
 
 def _keys(resources: tuple[Resource, ...]) -> frozenset[Key]:
-    return frozenset(resource.key for resource in resources)
+    """Return where to look for what a scope may have left: never at what is the operator's."""
+    return frozenset(resource.key for resource in resources if not resource.adopted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from drivers import ruleset
@@ -33,7 +34,6 @@ from drivers.resources import (
 
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
 FORCE_FORWARDING6: Final = "net/ipv6/conf/all/force_forwarding"
-FORCE_FORWARDING6_TO_COME: Final = "net/ipv6/conf/default/force_forwarding"
 FORCE_FORWARDING6_LATER: Final = "net/ipv6/conf/default/force_forwarding"
 DOCKER_LINKS: Final = ("docker0", "docker_gwbridge")
 
@@ -94,7 +94,7 @@ class BridgePlanner:
             for subnet in network.subnets
             if subnet.gateway is not None
         ]
-        return (bridge, *addresses, *elements)
+        return _behind_fences(bridge, *addresses, *elements)
 
     def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
         """Return the veth pair; on an adopted bridge also what the group does for our own: verdicts, one by one."""
@@ -109,10 +109,16 @@ class BridgePlanner:
         )
         if not network.adopted:
             return (veth,)
-        return (
+        return _behind_fences(
             veth,
             *(part for address in endpoint.addresses for part in _adopted_verdicts(facts, network, endpoint, address)),
         )
+
+
+def _behind_fences(*parts: Resource) -> tuple[Resource, ...]:
+    """Let everything need the fences of its own scope: where closing fails, nothing is opened."""
+    fences = frozenset(part.key for part in parts if isinstance(part, Fence))
+    return tuple(part if part.key in fences else replace(part, needs=part.needs | fences) for part in parts)
 
 
 def _host_fence(set_name: str, link: str) -> Resource:

@@ -58,6 +58,7 @@ SWITCHED_OFF = Setting(key=setting_key("net/x"), scope=HOST, adopted=True, value
         pytest.param(None, STRANGER, Difference(), id="not wanted, somebody's: not our business"),
         pytest.param(ADOPTED, None, Difference(missing=(ADOPTED,)), id="adopted and absent: only reported"),
         pytest.param(ADOPTED, STRANGER, Difference(), id="adopted and there: nothing"),
+        pytest.param(ADOPTED, HALF, Difference(), id="adopted and in our group by chance: nothing"),
         pytest.param(SHARED, None, Difference(steps=(Step(None, SHARED),)), id="shared and absent: made"),
         pytest.param(SHARED, THEIRS, Difference(), id="shared and somebody has it: as good"),
         pytest.param(None, THEIRS, Difference(), id="shared, not wanted any more: stays theirs"),
