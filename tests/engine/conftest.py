@@ -32,10 +32,10 @@ ONE_WAY = (
 
 
 def look(node: Node) -> Snapshot:
-    """Take a snapshot without the switches that stay on by design."""
+    """Take a snapshot without the switches that stay on by design; `force_forwarding` of all is each link's, too."""
     seen = snapshot(node)
     knobs = (line.partition(" ")[0] for line in seen.sysctls)
-    return seen.without(*(knob for knob in knobs if knob.rpartition("/")[2] in ONE_WAY))
+    return seen.without(*(knob for knob in knobs if knob in ONE_WAY or knob.endswith("/force_forwarding")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,8 @@ def private_weft(private_engine: Engine) -> Iterator[Weft]:
     """Yield a fresh weft beside the private dockerd."""
     with Weft(private_engine.node) as weft:
         yield weft
+        if private_engine.is_running and weft.is_running:
+            private_engine.clean()  # later it would wait for weft, 15 s for each call
 
 
 @pytest.fixture
