@@ -42,7 +42,11 @@ class Step:
         if self.old is None:
             return f"{self.new}"
         was = f"{self.old}"
-        return f"{self.new}  # " + ("was not whole" if was == f"{self.new}" else f"was: {was}")
+        return f"{self.new}  # " + ("not known to be whole" if was == f"{self.new}" else f"was: {was}")
+
+
+Effect = Callable[[Sequence[Step]], None]
+"""What follows from steps that were taken and is no state of its own: idempotent, never diffed, and never raises."""
 
 
 class Planner(Protocol):

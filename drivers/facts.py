@@ -24,7 +24,7 @@ class HostFacts:
     ``may_forward``       Docker was up in this boot, so forwarding may be asked for (see spec/ownership.md)
     ``ra_links``          links with an IPv6 default route learnt by router advertisement and ``accept_ra=1``:
                           the kernel would delete it when ``all.forwarding`` is switched on
-    ``operator_links``    links called ``br-something`` that cannot be Docker's (``br-`` and twelve hex digits)
+    ``operator_links``    bridges that are neither weft's nor Docker's: the operator's own, an uplink perhaps
     """
 
     docker_user: frozenset[int] = frozenset()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from drivers.conntrack import Conntrack
 from drivers.contract import Backend
 from drivers.facts import HostFacts, LinkInfo
 from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
-from drivers.model import IPNetwork
+from drivers.model import IPNetwork, Transport
 from drivers.nft import NftBackend
 from drivers.resources import Scope
+from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
 
 
@@ -21,13 +23,15 @@ class Host:
     def __init__(self, marks: Marks, owner: Callable[[str], Scope | None]) -> None:
         """Write and read ``marks``; ``owner`` says whose an adopted bridge is. Raises :class:`Unsupported`."""
         self._kernel = KernelBackend(marks, owner)
-        self._nft = NftBackend(marks)
+        self._conntrack = Conntrack()
+        self._nft = NftBackend(marks, self._conntrack.after)
         self._xtables = XtablesBackend(marks)
+        self._sockets = SocketsBackend(marks)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
         """The backends by their name in the keys."""
-        return {"kernel": self._kernel, "nft": self._nft, "xtables": self._xtables}
+        return {"kernel": self._kernel, "nft": self._nft, "xtables": self._xtables, "sockets": self._sockets}
 
     def facts(self, *, may_forward: bool) -> HostFacts:
         """Read what the host is now; ``may_forward``: Docker was up in this boot."""
@@ -52,6 +56,14 @@ class Host:
         """Return the subnets that the host is in, each with its link."""
         return facts.connected_subnets()
 
+    def free_port(self, transport: Transport, addresses: Sequence[str], candidates: range | None) -> int:
+        """Return a port that can be bound on all addresses now. Raises :class:`Conflict` if there is none."""
+        return self._sockets.free_port(transport, addresses, candidates)
+
+    def speaks6(self) -> bool:
+        """Tell whether this host has IPv6 at all."""
+        return facts.speaks6()
+
     def forwarding4(self) -> bool:
         """Tell whether the host forwards IPv4."""
         return facts.forwarding4()
@@ -62,10 +74,17 @@ class Host:
 
     def calls(self) -> Mapping[str, int]:
         """Return the operations of each backend since the start."""
-        return {"netlink": self._kernel.calls, "nft": self._nft.calls, "xtables": self._xtables.calls}
+        return {
+            "netlink": self._kernel.calls,
+            "nft": self._nft.calls,
+            "xtables": self._xtables.calls,
+            "sockets": self._sockets.calls,
+        }
 
     def close(self) -> None:
         """Close every socket."""
         self._kernel.close()
         self._nft.close()
         self._xtables.close()
+        self._sockets.close()
+        self._conntrack.close()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Literal
 
+Transport = Literal["tcp", "udp", "sctp"]
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
@@ -42,6 +44,9 @@ class Network:
     ``mtu``         in bytes; ``None`` leaves the kernel's default (1500)
     ``internal``    no way out and no way in
     ``masquerade``  what leaves the network carries the host's address
+    ``loopback``    some endpoint publishes a port to the host's own loopback: counted in the store, not stored
+    ``relay``       what NAT cannot publish is passed on by weft itself
+    ``allow``       who may use published ports, where the endpoint does not say; empty: anybody
     """
 
     id: str
@@ -53,6 +58,9 @@ class Network:
     mtu: int | None = None
     internal: bool = False
     masquerade: bool = True
+    loopback: bool = False
+    relay: bool = True
+    allow: tuple[IPNetwork, ...] = ()
 
     def speaks(self, version: int) -> bool:
         """Whether the network has a subnet of IP version 4 or 6."""
@@ -67,6 +75,28 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A run of host ports that lead to a run of container ports, as many and in the same order.
+
+    ``version``  4 or 6: the IP version of the clients
+    ``host``     the host's address they use; ``None``: every one of that version
+    ``first``, ``last``  host ports; ``to`` is the container's port for the first of them
+    """
+
+    transport: Transport
+    version: int
+    host: Address | None = None
+    first: int
+    last: int
+    to: int
+
+    @property
+    def count(self) -> int:
+        """How many ports."""
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One container's attachment to a network.
 
@@ -74,6 +104,8 @@ class Endpoint:
     ``peer``      the container's end, as it is called until the container has it
     ``mac``       of the container's end
     ``ipv4``, ``ipv6``  what the container is given on it; both ``None`` on a layer-2 network
+    ``published``  the ports by which it is reached now, while it is its container's way out; counted from the store
+    ``allow``      who may use them; empty: anybody
     """
 
     id: str
@@ -83,6 +115,8 @@ class Endpoint:
     mac: str
     ipv4: IPv4Interface | None = None
     ipv6: IPv6Interface | None = None
+    published: tuple[Publication, ...] = ()
+    allow: tuple[IPNetwork, ...] = ()
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
@@ -96,7 +130,7 @@ class Use:
 
     ``networks``      how many there are
     ``forwards6``     some network routes IPv6 through the host
-    ``docker_links``  the bridges of Docker's own networks that have names of their own
+    ``docker_links``  the bridges of Docker's own networks to which the operator gave names
     """
 
     networks: int = 0

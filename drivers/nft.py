@@ -1,9 +1,9 @@
-"""The backend of table ``inet weft``: its text, and the elements of its sets, each with its scope in the comment.
+"""The backend of table ``inet weft``: its text, and the elements of its sets and maps, each marked in its comment.
 
 Three ideas:
 
 *One batch, one transaction.* The kernel takes all of it or nothing, so no packet meets half of it. If it is refused,
-the steps are taken one by one to find out which are at fault.
+the steps at fault are looked for by halves, and the others are taken.
 
 *A mirror.* What is asked in a request's path is answered from memory; a listing is read once, and again after somebody
 else changed the table, which the monitor tells. Without a :meth:`~NftBackend.watch` nobody would tell, so every
@@ -17,48 +17,50 @@ takes the same path.
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from drivers import ruleset
-from drivers.contract import Dirty, Step
+from drivers.contract import Dirty, Effect, Step
 from drivers.errors import Conflict, HostFailure, InvalidRequest, WeftError
 from drivers.libnftables import Nft, own_ports
 from drivers.marks import Marks, describe
-from drivers.naming import is_link_name
 from drivers.nft_monitor import Monitor, generation
-from drivers.resources import HOST, TABLE_KEY, Element, Fence, Foreign, Key, Permit, Resource, Scope, Table
-
-_PERMITS: Final = frozenset(
-    (ruleset.SAME, ruleset.OPERATOR_LINKS, *ruleset.MASQUERADE.values(), *ruleset.ADOPTED_MASQUERADE.values())
+from drivers.nft_text import (
+    Kind,
+    Listing,
+    Order,
+    Told,
+    addition,
+    creation,
+    deletion,
+    element,
+    fits,
+    kinds_of,
+    parse,
+    script,
 )
+from drivers.resources import HOST, TABLE_KEY, Element, Foreign, Key, Publish, Resource, Table
+
 _ABSENT: Final = "No such file or directory"
+_KINDS: Final = kinds_of(ruleset.TEXT)
 _ATTEMPTS: Final = 5  # to load a text and read it back without somebody else's transaction in between
-_SET: Final = re.compile(r"set (\w+) \{ type ([\w .]+);")
-_COMMENT: Final = re.compile(r"[^\"\\\n]{0,128}")
-
-
-@dataclass(slots=True)
-class _Mirror:
-    """The table as it was last read: its structure (``None``: there is no table), and each element's comment."""
-
-    form: str | None = None
-    elements: dict[Key, str | None] = field(default_factory=dict)
 
 
 class NftBackend:
-    """Observes and changes table ``inet weft`` of the network namespace it is made in. Thread-safe."""
+    """Observes and changes table ``inet weft`` of the network namespace it is made in. Thread-safe.
 
-    def __init__(self, marks: Marks) -> None:
+    ``effect`` is called with the steps on published ports of each batch, once they are taken, in the thread that
+    asked for them.
+    """
+
+    def __init__(self, marks: Marks, effect: Effect = lambda _: None) -> None:
         self._marks = marks
+        self._effect = effect
         self._nft = Nft()
         self._lock = threading.RLock()
-        self._mirror: _Mirror | None = None
+        self._mirror: Listing | None = None
         self._loaded: tuple[str, str] | None = None  # the text that we loaded, and the kernel's form of it
         self._watchers = 0
         self._ports: frozenset[int] = frozenset()
@@ -85,136 +87,155 @@ class NftBackend:
         """Read all of the table, and return what carries our mark. The table itself is the host's, unmarked."""
         with self._lock:
             mirror = self._read(again=True)
-            found = ((key, self._found(mirror, key)) for key in (TABLE_KEY, *mirror.elements))
+            found = ((key, self._found(mirror, key)) for key in (TABLE_KEY, *(key for key, _ in mirror.elements())))
             return {key: resource for key, resource in found if isinstance(resource, Resource)}
 
-    def _found(self, mirror: _Mirror, key: Key) -> Resource | Foreign | None:
+    def _found(self, mirror: Listing, key: Key) -> Resource | Foreign | None:
         if key == TABLE_KEY:
             if mirror.form is None:
                 return None
             known = self._loaded is not None and mirror.form == self._loaded[1]
             return Table(key=key, scope=HOST, text=self._loaded[0] if self._loaded and known else "")
-        if key not in mirror.elements:
+        told = mirror.get(key)
+        if told is None:
             return None
-        comment = mirror.elements[key]
-        scope = self._marks.read(comment)
-        return Foreign(key, describe(comment)) if scope is None else _element(key, scope)
+        scope = self._marks.read(told.comment)
+        return Foreign(key, describe(told.comment)) if scope is None else element(key, scope, told)
 
-    def _read(self, *, again: bool = False) -> _Mirror:
+    def _read(self, *, again: bool = False) -> Listing:
         if self._mirror is None or again or not self._watchers:
             self._mirror = self._listing()
         return self._mirror
 
-    def _listing(self) -> _Mirror:
+    def _listing(self) -> Listing:
         try:
-            return _parse(self._nft.run("list table inet weft", json=True))
+            return parse(self._nft.run("list table inet weft", json=True))
         except HostFailure as failure:
             if _ABSENT in str(failure):
-                return _Mirror()
+                return Listing()
             raise
 
     # -- what is changed --------------------------------------------------------------------------------------------
 
     def apply(self, steps: Sequence[Step]) -> Mapping[Key, Exception]:
-        """Take all steps in one transaction, else one by one. The table comes first and goes last."""
-        steps = sorted(steps, key=lambda step: (step.key == TABLE_KEY) == (step.new is None))
+        """Take all steps in one transaction, else as many as can be."""
+        steps = sorted(steps, key=_turn)
+        failures: dict[Key, Exception] = {}
         with self._lock:
             try:
                 self._take(steps)
             except WeftError:
                 self._mirror = None  # it may be what was wrong
-                return self._one_by_one(steps)
-        return {}
+                self._take_apart(steps, failures)
+        published = [step for step in steps if isinstance(step.resource, Publish) and step.key not in failures]
+        if published:
+            self._effect(published)
+        return failures
 
-    def _one_by_one(self, steps: Sequence[Step]) -> dict[Key, Exception]:
-        failures: dict[Key, Exception] = {}
+    def _take_apart(self, steps: Sequence[Step], failures: dict[Key, Exception]) -> None:
+        """Take those steps that can be taken. What the mirror shows to be taken by others never gets to the kernel."""
+        try:
+            mirror = self._read()
+        except WeftError as failure:
+            failures |= dict.fromkeys((step.key for step in steps), failure)
+            return
+        ready: list[Step] = []
         for step in steps:
             waits = step.new.needs & failures.keys() if step.new else ()
             try:
                 if waits:
                     raise HostFailure(f"{step.key} waits for {', '.join(map(str, waits))}")
-                self._take([step])
+                self._orders(mirror, step, _kinds(mirror, steps))
             except WeftError as failure:
                 failures[step.key] = failure
-        if failures:
+            else:
+                ready.append(step)
+        if not ready:
+            return
+        self._mirror = None
+        try:
+            self._take(ready)
+        except WeftError as failure:
             self._mirror = None
-        return failures
+            if len(ready) == 1:
+                failures[ready[0].key] = failure
+                return
+            half = len(ready) // 2
+            for part in (ready[:half], ready[half:]):
+                self._take_apart(part, failures)
 
     def _take(self, steps: Sequence[Step]) -> None:
-        """Take the steps in one transaction: all or nothing."""
+        """Take the steps in one transaction: all or nothing. On an error the mirror is not to be believed."""
         mirror = self._read()
+        kinds = _kinds(mirror, steps)
         wanted = next((step.new for step in steps if isinstance(step.new, Table)), None)
+        lines = script(one for step in steps for one in self._orders(mirror, step, kinds))
         if wanted is not None and self._found(mirror, TABLE_KEY) != wanted:
-            self._replace(wanted, [line for step in steps for line in self._lines(mirror, step)])
-        elif lines := [line for step in steps for line in self._lines(mirror, step)]:
+            self._replace(wanted, lines)
+            return
+        unwanted = mirror.form is not None and any(step.key == TABLE_KEY and step.new is None for step in steps)
+        if unwanted:
+            lines.append("delete table inet weft")
+        if lines:
             self._nft.run("\n".join(lines))
-        else:
-            return
-        if any(step.key == TABLE_KEY for step in steps):
+        if unwanted:
             self._mirror = None
-            return
-        for step in steps:
-            if step.new is None:
-                self._forget(mirror, step)
-            else:
-                mirror.elements[step.key] = self._marks.write(step.new.scope)
 
     def _replace(self, table: Table, lines: Sequence[str]) -> None:
         """Load the text with every element that is there, then read back how the kernel spells it."""
-        kinds = _kinds(table.text)
+        kinds = kinds_of(table.text)
         for _ in range(_ATTEMPTS):
             before = generation()
-            kept = self._listing().elements
-            self._nft.run(
-                "\n".join(
-                    (
-                        "table inet weft {}",
-                        "delete table inet weft",
-                        f"table inet weft {{\n{table.text}\n}}",
-                        *(_add("add", key, kinds, comment) for key, comment in kept.items() if _fits(key, kinds)),
-                        *lines,
-                    )
-                )
-            )
-            form = self._listing().form
-            if generation() == before + 1 and form is not None:
-                self._loaded = (table.text, form)
+            kept = [
+                one
+                for key, told in self._listing().elements()
+                if key.kind in kinds and fits(key, kinds[key.kind], told)
+                for one in addition(key, kinds[key.kind], told)
+            ]
+            text = f"table inet weft {{}}\ndelete table inet weft\ntable inet weft {{\n{table.text}\n}}"
+            self._nft.run("\n".join((text, *script(kept), *lines)))
+            read = self._listing()
+            if generation() == before + 1 and read.form is not None:
+                self._mirror, self._loaded = read, (table.text, read.form)
                 return
             lines = ()  # they are in; the next round finds them in the listing
-        self._loaded = None  # too busy to tell our table from one that was changed at once: the next converge will
+        self._mirror = self._loaded = None  # too busy to tell ours from one that was changed at once: the next will
 
-    def _lines(self, mirror: _Mirror, step: Step) -> Iterator[str]:
-        """Return the commands of a step, none if there is nothing left to do."""
-        key, kinds = step.key, _KINDS
+    def _orders(self, mirror: Listing, step: Step, kinds: Mapping[str, Kind]) -> list[Order]:
+        """Return the changes of a step, none if there is nothing left to do, and note them in the mirror."""
+        key, kind, there = step.key, kinds.get(step.key.kind), mirror.get(step.key)
+        found = self._found(mirror, key)
+        ours = isinstance(found, Resource) and found.scope == step.resource.scope
         match step.new:
             case Table():
-                return
+                return []
             case None if key == TABLE_KEY:
-                if mirror.form is not None:
-                    self._refuse_to_take_along(mirror)
-                    yield "delete table inet weft"
+                self._refuse_to_take_along(mirror)
+                return []
             case None:
-                if self._marks.read(mirror.elements.get(key)) == step.resource.scope:
-                    # A missing element fails the batch, so it is made sure of first; adding what exists is a no-op.
-                    yield _add("add", key, kinds)
-                    yield _add("delete", key, kinds)
-            case Element() as element if key not in mirror.elements:
-                yield _add("create", key, kinds, self._marks.write(element.scope))
-            case Element() as element:
-                found = self._found(mirror, key)
-                if found != element:
-                    holder = found.what if isinstance(found, Foreign) else found.scope if found else "nobody"
-                    raise Conflict(f"{element.scope}: {key} is taken by {holder}")
+                if there is None or not ours:
+                    return []
+                mirror.drop(key)
+                return deletion(key, kind, there)
+            case Element() as new if found == new:
+                return []
+            case Element() as new if found is None or (ours and step.old is not None):
+                told = Told(self._marks.write(new.scope), new.value if isinstance(new, Publish) else ())
+                orders = [*(deletion(key, kind, there) if there else ()), *creation(key, kind, told)]
+                if kind is not None and (other := mirror.overlapping(key, kind)) is not None:
+                    raise Conflict(
+                        f"{new.scope}: {key} overlaps {other}, held by {_holder(self._found(mirror, other))}"
+                    )
+                mirror.put(key, told)
+                return orders
+            case Element() as new:
+                raise Conflict(f"{new.scope}: {key} is taken by {_holder(found)}")
             case other:
                 raise InvalidRequest(f"{other.key} is not for nft")
 
-    def _forget(self, mirror: _Mirror, step: Step) -> None:
-        if self._marks.read(mirror.elements.get(step.key)) == step.resource.scope:
-            del mirror.elements[step.key]
-
-    def _refuse_to_take_along(self, mirror: _Mirror) -> None:
+    def _refuse_to_take_along(self, mirror: Listing) -> None:
         """Raise if the table holds what is not ours: deleting it would open another weft's networks."""
-        strangers = {describe(text) for text in mirror.elements.values() if self._marks.read(text) is None}
+        strangers = {describe(told.comment) for _, told in mirror.elements() if self._marks.read(told.comment) is None}
         if strangers:
             raise Conflict(
                 f"table inet weft still holds elements of {', '.join(sorted(strangers))}; "
@@ -247,89 +268,24 @@ class NftBackend:
         return ports <= self._ports
 
 
-# -- nft's language -------------------------------------------------------------------------------------------------
+def _turn(step: Step) -> int:
+    """Return when a step is taken: the table before its elements and after them, deletions before creations."""
+    if step.key == TABLE_KEY:
+        return 3 if step.new is None else 0
+    return 1 if step.new is None else 2
 
 
-def _kinds(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the field types of each set that a table's text declares."""
-    return {name: tuple(kinds.split(" . ")) for name, kinds in _SET.findall(text)}
+def _kinds(mirror: Listing, steps: Sequence[Step]) -> Mapping[str, Kind]:
+    """Return the declarations that hold once the steps are taken; without a table, those of the text that is ours."""
+    text = next((step.new.text for step in steps if isinstance(step.new, Table)), "")
+    return {**_KINDS, **mirror.kinds, **kinds_of(text)}
 
 
-_KINDS: Final = _kinds(ruleset.TEXT)
-
-
-def _element(key: Key, scope: Scope) -> Element:
-    return Permit(key=key, scope=scope) if key.kind in _PERMITS else Fence(key=key, scope=scope)
-
-
-def _fits(key: Key, kinds: Mapping[str, tuple[str, ...]]) -> bool:
-    expected = kinds.get(key.kind, ())
-    return len(expected) == len(key.at) and all(map(_is_field, expected, key.at))
-
-
-def _is_field(kind: str, value: str) -> bool:
-    try:
-        return is_link_name(value) if kind == "ifname" else value == _address(kind, value)
-    except ValueError:
-        return False
-
-
-def _address(kind: str, value: str) -> str:
-    return str(IPv4Address(value) if kind == "ipv4_addr" else IPv6Address(value))
-
-
-def _add(verb: str, key: Key, kinds: Mapping[str, tuple[str, ...]], comment: str | None = None) -> str:
-    """Return the line that adds, creates or deletes an element: link names quoted, addresses bare."""
-    if not _fits(key, kinds):
-        raise InvalidRequest(f"{key} is no element of a set of inet weft: wanted are {kinds.get(key.kind, 'no such')}")
-    fields = " . ".join(
-        f'"{value}"' if kind == "ifname" else value for kind, value in zip(kinds[key.kind], key.at, strict=True)
-    )
-    said = f' comment "{comment}"' if comment and _COMMENT.fullmatch(comment) else ""
-    return f"{verb} element inet weft {key.kind} {{ {fields}{said} }}"
-
-
-def _parse(listing: str) -> _Mirror:
-    """Read ``nft -j list table``: elements apart, and the rest without what differs from one loading to the next."""
-    elements: dict[Key, str | None] = {}
-    form: list[Any] = []
-    for entry in json.loads(listing)["nftables"]:
-        ((kind, body),) = entry.items()
-        if kind == "metainfo":
-            continue
-        for one in body.pop("elem", ()):
-            key, comment = _parse_element(body["name"], one)
-            elements[key] = comment
-        form.append((kind, _settled(body)))
-    return _Mirror(json.dumps(form, sort_keys=True), elements)
-
-
-def _parse_element(set_name: str, one: Any) -> tuple[Key, str | None]:  # noqa: ANN401 - JSON is anything
-    comment = None
-    if isinstance(one, dict) and "elem" in one:
-        one, comment = one["elem"]["val"], one["elem"].get("comment")
-    values = one["concat"] if isinstance(one, dict) and "concat" in one else [one]
-    kinds = _KINDS.get(set_name, ())
-    fields = tuple(map(_spelled, kinds if len(kinds) == len(values) else ("",) * len(values), values))
-    return Key("nft", set_name, fields), comment
-
-
-def _spelled(kind: str, value: Any) -> str:  # noqa: ANN401 - JSON is anything
-    """Return a field as our keys spell it; what is none of ours (a prefix, a number) as nft does."""
-    try:
-        return _address(kind, value) if kind in ("ipv4_addr", "ipv6_addr") else str(value)
-    except ValueError:
-        return str(value)
-
-
-def _settled(value: Any) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return JSON without handles, and with the members of anonymous sets in order (the kernel's is its hash's)."""
-    match value:
-        case {"set": list(members)} if len(value) == 1:
-            return {"set": sorted((_settled(member) for member in members), key=json.dumps)}
-        case dict():
-            return {name: _settled(inner) for name, inner in value.items() if name != "handle"}
-        case list():
-            return [_settled(inner) for inner in value]
+def _holder(found: Resource | Foreign | None) -> str:
+    match found:
+        case Foreign():
+            return found.what
+        case Publish():
+            return f"{found.scope}'s and leads to {' port '.join(found.value)}"
         case _:
-            return value
+            return f"{found.scope}" if found else "nobody's any more"

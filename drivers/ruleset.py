@@ -6,13 +6,20 @@ order inside the chain is all there is to read:
 1. what belongs to a conversation that was let in goes on;
 2. inside one network: accepted;
 3. internal networks: whatever else enters or leaves is dropped;
-4. into a network, or from one into a bridge of Docker's own: dropped, unless it was translated to get there;
-5. the way out is open.
+4. published ports: those with an allow-list only from the sources on it;
+5. into a network, or from one into a bridge of Docker's own: dropped, unless it was translated to get there;
+6. the way out is open.
+
+Published ports are translated in ``publish``: an element for a port, or one for a whole range that keeps its numbers.
+``[::1]`` cannot be translated (there is no IPv6 ``route_localnet``), and is left to the relay. Only the host itself
+may use 127.0.0.0/8, whether or not a bridge routes it (facts/network.md 2). Traffic of a network to its own published
+ports is masqueraded, or the answer would not come back this way; from anywhere else the client keeps its address. Where
+``br_netfilter`` translates it inside the bridge, it has no input link in postrouting (network.md 8): what has none and
+was not sent by this host can only be that.
 
 Own bridges are told by their link group, so the host-wide rules need no element per network. A bridge that weft
 adopted has no group; its endpoints are told one by one, by link and address, so that other machines on that LAN are
-neither opened nor closed. Docker calls its bridges ``br-`` and twelve hex digits; a pattern cannot say that, so all of
-``br-*`` is taken for Docker's until the host planner has listed the ones that are not.
+neither opened nor closed. Every bridge is taken for Docker's until it was looked at and is the operator's.
 """
 
 from __future__ import annotations
@@ -27,8 +34,14 @@ MASQUERADE: Final = {4: "masquerade4", 6: "masquerade6"}  # link: an own bridge 
 ADOPTED: Final = {4: "adopted4", 6: "adopted6"}  # link . address: an endpoint on an adopted bridge
 ADOPTED_INTERNAL: Final = {4: "adopted_internal4", 6: "adopted_internal6"}
 ADOPTED_MASQUERADE: Final = {4: "adopted_masquerade4", 6: "adopted_masquerade6"}
-DOCKER_LINKS: Final = "docker_links"  # link: bridges of Docker's own networks with names of their own
-OPERATOR_LINKS: Final = "operator_links"  # link: called br-something, but not Docker's
+OPERATOR_LINKS: Final = "operator_links"  # link: a bridge that was looked at and is not Docker's
+PUBLISH: Final = {4: "publish4", 6: "publish6"}  # transport . port -> container's address . port
+PUBLISH_AT: Final = {4: "publish_at4", 6: "publish_at6"}  # host's address . transport . port -> the same
+RANGE: Final = {4: "range4", 6: "range6"}  # transport . ports -> container's address, the port as it is
+RANGE_AT: Final = {4: "range_at4", 6: "range_at6"}
+RELAYED4: Final = "relayed4"  # transport . ports: clients of 127.0.0.0/8 are the relay's
+RESTRICTED: Final = {4: "restricted4", 6: "restricted6"}  # container's address: has an allow-list
+ALLOWED: Final = {4: "allowed4", 6: "allowed6"}  # container's address . source
 
 TEXT: Final = f"""
     set {SAME} {{ type ifname . ifname; }}
@@ -41,8 +54,50 @@ TEXT: Final = f"""
     set {ADOPTED_INTERNAL[6]} {{ type ifname . ipv6_addr; }}
     set {ADOPTED_MASQUERADE[4]} {{ type ifname . ipv4_addr; }}
     set {ADOPTED_MASQUERADE[6]} {{ type ifname . ipv6_addr; }}
-    set {DOCKER_LINKS} {{ type ifname; }}
     set {OPERATOR_LINKS} {{ type ifname; }}
+
+    map {PUBLISH[4]} {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+    map {PUBLISH[6]} {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+    map {PUBLISH_AT[4]} {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+    map {PUBLISH_AT[6]} {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+    map {RANGE[4]} {{ type inet_proto . inet_service : ipv4_addr; flags interval; }}
+    map {RANGE[6]} {{ type inet_proto . inet_service : ipv6_addr; flags interval; }}
+    map {RANGE_AT[4]} {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }}
+    map {RANGE_AT[6]} {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval; }}
+    set {RELAYED4} {{ type inet_proto . inet_service; flags interval; }}
+    set {RESTRICTED[4]} {{ type ipv4_addr; }}
+    set {RESTRICTED[6]} {{ type ipv6_addr; }}
+    set {ALLOWED[4]} {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    set {ALLOWED[6]} {{ type ipv6_addr . ipv6_addr; flags interval; }}
+
+    chain guard {{
+        type filter hook prerouting priority -300; policy accept;
+        iifname != "lo" ip daddr 127.0.0.0/8 drop
+        iifname != "lo" ip saddr 127.0.0.0/8 drop
+    }}
+
+    chain prerouting {{
+        type nat hook prerouting priority -105; policy accept;
+        fib daddr type local jump publish
+    }}
+
+    chain output {{
+        type nat hook output priority -105; policy accept;
+        fib daddr type local jump publish
+    }}
+
+    chain publish {{
+        ip6 daddr ::1 return
+        ip daddr 127.0.0.0/8 meta l4proto . th dport @{RELAYED4} return
+        dnat ip to ip daddr . meta l4proto . th dport map @{PUBLISH_AT[4]}
+        dnat ip to ip daddr . meta l4proto . th dport map @{RANGE_AT[4]}
+        meta nfproto ipv4 dnat ip to meta l4proto . th dport map @{PUBLISH[4]}
+        meta nfproto ipv4 dnat ip to meta l4proto . th dport map @{RANGE[4]}
+        dnat ip6 to ip6 daddr . meta l4proto . th dport map @{PUBLISH_AT[6]}
+        dnat ip6 to ip6 daddr . meta l4proto . th dport map @{RANGE_AT[6]}
+        meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @{PUBLISH[6]}
+        meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @{RANGE[6]}
+    }}
 
     chain forward {{
         type filter hook forward priority -5; policy accept;
@@ -56,6 +111,8 @@ TEXT: Final = f"""
         iifname . ip6 saddr @{ADOPTED_INTERNAL[6]} drop
         oifname . ip6 daddr @{ADOPTED_INTERNAL[6]} drop
 
+        ct status dnat ip daddr @{RESTRICTED[4]} ip daddr . ip saddr != @{ALLOWED[4]} drop
+        ct status dnat ip6 daddr @{RESTRICTED[6]} ip6 daddr . ip6 saddr != @{ALLOWED[6]} drop
         ct status dnat accept
         oifgroup {LINK_GROUP} drop
         oifname . ip daddr @{ADOPTED[4]} drop
@@ -66,15 +123,21 @@ TEXT: Final = f"""
     }}
 
     chain out {{
-        oifname {{ "docker0", "docker_gwbridge" }} drop
-        oifname @{DOCKER_LINKS} drop
         oifname @{OPERATOR_LINKS} accept
-        oifname "br-*" drop
+        meta oifkind "bridge" drop
     }}
 
     chain postrouting {{
         type nat hook postrouting priority 95; policy accept;
+        ip saddr 127.0.0.0/8 oifgroup {LINK_GROUP} masquerade
+        ct status dnat iifname . oifname @{SAME} masquerade
+        ct status dnat iif 0 fib saddr type != local oifgroup {LINK_GROUP} masquerade
+        ct status dnat iif 0 fib saddr type != local oifname . ip daddr @{ADOPTED[4]} masquerade
+        ct status dnat iif 0 fib saddr type != local oifname . ip6 daddr @{ADOPTED[6]} masquerade
         iifname . oifname @{SAME} accept
+        oifgroup {LINK_GROUP} accept
+        oifname . ip daddr @{ADOPTED[4]} accept
+        oifname . ip6 daddr @{ADOPTED[6]} accept
         iifname @{MASQUERADE[4]} meta nfproto ipv4 masquerade
         iifname @{MASQUERADE[6]} meta nfproto ipv6 masquerade
         iifname . ip saddr @{ADOPTED_MASQUERADE[4]} masquerade

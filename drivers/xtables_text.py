@@ -49,7 +49,7 @@ class Line:
 def parse(listing: str) -> tuple[Line, ...]:
     """Read what ``iptables -S CHAIN`` prints."""
     rules = (line.split(" ", 2) for line in listing.splitlines() if line.startswith("-A "))
-    return tuple(_line(rule[2]) for rule in rules if len(rule) > 2)  # noqa: PLR2004 - "-A", the chain, the rule
+    return tuple(_line(rule[2]) for rule in rules if len(rule) > 2)
 
 
 def spell(spec: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from drivers import ruleset
+from drivers.bridge.publish import by_nat, published
 from drivers.facts import HostFacts
 from drivers.model import Endpoint, Interface, Network, Use
 from drivers.naming import LINK_GROUP
@@ -50,7 +51,6 @@ class BridgePlanner:
         operators = facts.operator_links - use.docker_links
         return (
             Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT),
-            *(_host_fence(ruleset.DOCKER_LINKS, name) for name in sorted(use.docker_links)),
             *(_host_permit(ruleset.OPERATOR_LINKS, name) for name in sorted(operators)),
             *(
                 part
@@ -71,6 +71,7 @@ class BridgePlanner:
             mac=network.mac,
             mtu=network.mtu,
             ipv6=network.speaks(6),
+            route_localnet=network.loopback,
         )
         elements: list[Resource] = [
             Permit(key=element_key(ruleset.SAME, network.link, network.link), scope=scope, needs=_TABLE)
@@ -106,12 +107,13 @@ class BridgePlanner:
             mtu=network.mtu,
             peer=endpoint.peer,
             mac=endpoint.mac,
+            hairpin=any(by_nat(network, endpoint, one) for one in endpoint.published),
         )
-        if not network.adopted:
-            return (veth,)
+        verdicts = endpoint.addresses if network.adopted else ()
         return _behind_fences(
             veth,
-            *(part for address in endpoint.addresses for part in _adopted_verdicts(facts, network, endpoint, address)),
+            *(part for address in verdicts for part in _adopted_verdicts(facts, network, endpoint, address)),
+            *published(network, endpoint),
         )
 
 
@@ -119,10 +121,6 @@ def _behind_fences(*parts: Resource) -> tuple[Resource, ...]:
     """Let everything need the fences of its own scope: where closing fails, nothing is opened."""
     fences = frozenset(part.key for part in parts if isinstance(part, Fence))
     return tuple(part if part.key in fences else replace(part, needs=part.needs | fences) for part in parts)
-
-
-def _host_fence(set_name: str, link: str) -> Resource:
-    return Fence(key=element_key(set_name, link), scope=HOST, needs=_TABLE)
 
 
 def _host_permit(set_name: str, link: str) -> Resource:
@@ -140,11 +138,12 @@ def _forward_drop_answer(version: int, docker_links: list[str], operators: list[
         scope=HOST,
         needs=_TABLE,
         rules=(
+            # before the names: a bridge of ours may be called br-something by the operator
+            f"-m devgroup --dst-group {LINK_GROUP:#x} -j ACCEPT",
             *(f"-o {name} -j RETURN" for name in (*DOCKER_LINKS, *docker_links)),
             *(f"-o {name} {ours} -j ACCEPT" for name in operators),
             "-o br-+ -j RETURN",
             f"{ours} -j ACCEPT",
-            f"-m devgroup --dst-group {LINK_GROUP:#x} -j ACCEPT",
         ),
     )
     return (chain, Jump(key=jump_key(version), scope=HOST, needs=_TABLE | {chain.key}))
@@ -176,8 +175,8 @@ def _adopted_verdicts(
 
     verdicts = [element(Fence, ruleset.ADOPTED)]
     if network.internal:
-        return (*verdicts, element(Fence, ruleset.ADOPTED_INTERNAL))
-    if network.masquerade:
+        verdicts.append(element(Fence, ruleset.ADOPTED_INTERNAL))
+    elif network.masquerade:
         verdicts.append(element(Permit, ruleset.ADOPTED_MASQUERADE))
     if version in facts.docker_user:
         needs = frozenset({chain_key(version)})

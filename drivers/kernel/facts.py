@@ -17,9 +17,11 @@ from typing import Final
 
 from drivers.kernel import requests, settings, wire
 from drivers.kernel.netlink import Netlink
+from drivers.kernel.wire import Link
 from drivers.model import IPNetwork
+from drivers.naming import LINK_GROUP
 
-_DOCKERS: Final = re.compile(r"br-[0-9a-f]{12}")
+_DOCKERS: Final = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
 _ROUTES4: Final = Path("/proc/thread-self/net/route")
 _ROUTES6: Final = Path("/proc/thread-self/net/ipv6_route")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -52,6 +54,11 @@ def forwarding6() -> bool:
     return settings.read("net/ipv6/conf/all/forwarding") == "1"
 
 
+def speaks6() -> bool:
+    """Tell whether this host has IPv6 at all, and has it switched on."""
+    return settings.read("net/ipv6/conf/all/disable_ipv6") == "0"
+
+
 def force_forwarding() -> bool:
     """Tell whether the kernel can forward IPv6 and go on as a host besides (Linux 6.17)."""
     return settings.read("net/ipv6/conf/all/force_forwarding") is not None
@@ -69,14 +76,19 @@ def ra_links() -> frozenset[str]:
     return frozenset(name for name in learnt if settings.read(f"net/ipv6/conf/{name}/accept_ra") == "1")
 
 
-def is_operator_bridge(name: str) -> bool:
-    """Tell whether a link is called like a bridge of Docker's, ``br-something``, but cannot be one by its id."""
-    return name.startswith("br-") and not _DOCKERS.fullmatch(name)
+def is_operator_bridge(link: Link) -> bool:
+    """Tell whether a link is a bridge that is neither weft's nor, by its name, Docker's: the operator's, perhaps."""
+    return link.kind == "bridge" and link.group != LINK_GROUP and not _DOCKERS.fullmatch(link.name)
 
 
 def operator_bridges() -> dict[int, str]:
     """Return the links for which :func:`is_operator_bridge` holds, by index."""
-    return {index: name for index, name in socket.if_nameindex() if is_operator_bridge(name)}
+    netlink = Netlink()
+    try:
+        told = [wire.link(message) for message in netlink.ask(requests.dump_bridges())]
+    finally:
+        netlink.close()
+    return {link.index: link.name for link in told if link is not None and is_operator_bridge(link)}
 
 
 def operator_links() -> frozenset[str]:

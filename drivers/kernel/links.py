@@ -68,11 +68,14 @@ class Links:
         if scope is not None and link.kind == "bridge":
             speaks = link.disable_ipv6 == 0
             sound = link.up and link.group == LINK_GROUP and not (speaks and link.accept_ra)
-            return Bridge(key=key, scope=scope, mac=link.mac, mtu=link.mtu, ipv6=speaks, sound=sound)
+            localnet = link.route_localnet
+            return Bridge(
+                key=key, scope=scope, mac=link.mac, mtu=link.mtu, ipv6=speaks, route_localnet=localnet, sound=sound
+            )
         if scope is not None and link.kind == "veth":
             sound = link.up and link.group == LINK_GROUP and link.addr_gen in (None, ADDR_GEN_NONE)
             bridge = name_of(link.master) if link.master else ""
-            return Veth(key=key, scope=scope, bridge=bridge, mtu=link.mtu, sound=sound)
+            return Veth(key=key, scope=scope, bridge=bridge, hairpin=link.hairpin, mtu=link.mtu, sound=sound)
         return Foreign(key, f"link {name} ({link.kind_shown}), {describe(link.alias)}")
 
     def change(self, old: Resource | None, new: Bridge | Veth) -> None:
@@ -86,7 +89,7 @@ class Links:
             self.remove(new.name)
             self._make(new)
         else:
-            self._put_right(new)
+            self._put_right(new, hairpin=isinstance(old, Veth) and old.hairpin)
 
     def remove(self, name: str) -> None:
         """Delete a link; one that is gone is as good."""
@@ -120,14 +123,17 @@ class Links:
                 self._netlink.ask(requests.new_veth(new.name, new.peer, new.mac, mtu))
         self._put_right(new)
 
-    def _put_right(self, new: Bridge | Veth) -> None:
+    def _put_right(self, new: Bridge | Veth, *, hairpin: bool = False) -> None:
+        """Give a link of the right kind all that is wanted; ``hairpin``: a port is in that mode now."""
         alias, mtu = self._marks.write(new.scope), new.mtu or DEFAULT_MTU
         match new:
             case Bridge():
-                _set_ipv6(new)
+                _switch(new)
                 self._netlink.ask(requests.set_bridge(new.name, alias, new.mac, mtu))
             case Veth():
                 self._netlink.ask(requests.set_port(new.name, alias, _port_of(new), mtu))
+                if new.hairpin or hairpin:
+                    self._netlink.ask(requests.set_hairpin(new.name, on=new.hairpin))
 
 
 def index_to_name(index: int) -> str:
@@ -145,11 +151,14 @@ def _port_of(veth: Veth) -> int:
         raise HostFailure(f"{veth.key} could not be made a port of {veth.bridge}: there is no such bridge") from None
 
 
-def _set_ipv6(bridge: Bridge) -> None:
-    """Set a bridge's IPv6 switches, which must be right before it is up."""
-    for path, value in settings.ipv6_of(bridge.name, speaks=bridge.ipv6).items():
+def _switch(bridge: Bridge) -> None:
+    """Set a bridge's switches, which must be right before it is up."""
+    switches = settings.of_bridge(bridge.name, ipv6=bridge.ipv6, route_localnet=bridge.route_localnet)
+    for path, value in switches.items():
         found = settings.read(path)
-        if found is None and bridge.ipv6:
+        if found is None and bridge.ipv6 and path.startswith("net/ipv6"):
             raise HostFailure(f"{bridge.key} cannot speak IPv6: this host has no {path} (is IPv6 off in its kernel?)")
+        if found is None and bridge.route_localnet and path.endswith("route_localnet"):
+            raise HostFailure(f"{bridge.key} cannot be reached from 127.0.0.1: this host has no {path}")
         if found not in (None, value):
             settings.write(path, value)

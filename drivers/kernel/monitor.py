@@ -20,6 +20,7 @@ from drivers.kernel.addresses import Owner
 from drivers.kernel.facts import is_operator_bridge, operator_bridges
 from drivers.kernel.links import Links
 from drivers.kernel.wire import IFF_UP, Link, Message
+from drivers.naming import LINK_GROUP
 from drivers.resources import HOST
 
 _SOL_NETLINK: Final = 270
@@ -39,6 +40,7 @@ class Monitor:
         self._dirty = dirty
         self._socket = _open()
         self._operators = operator_bridges()
+        self._ports: dict[int, int] = {}  # of the operator's bridges: index -> its bridge's
         self._wake = os.eventfd(0)
         self._thread = threading.Thread(target=self._listen, name="weft-netlink-monitor", daemon=True)
         self._thread.start()
@@ -111,12 +113,20 @@ class Monitor:
             self._dirty(scope)
 
     def _judge_operators(self, link: Link, *, gone: bool) -> None:
-        known = self._operators.get(link.index)
-        if gone or not is_operator_bridge(link.name):
+        """Tell of a bridge that comes or goes, and of its first and further ports: it may be Docker's after all.
+
+        Docker makes the bridge before its list has the network, and plugs a container in after it (all engines).
+        """
+        known = self._operators.get(link.index), self._ports.get(link.index)
+        if gone or not is_operator_bridge(link):
             self._operators.pop(link.index, None)
         else:
             self._operators[link.index] = link.name
-        if known != self._operators.get(link.index):
+        if gone or link.group == LINK_GROUP or link.master not in self._operators:
+            self._ports.pop(link.index, None)
+        else:
+            self._ports[link.index] = link.master
+        if known != (self._operators.get(link.index), self._ports.get(link.index)):
             self._dirty(HOST)
 
     def _judge_address(self, address: wire.Address) -> None:

@@ -1,4 +1,4 @@
-"""One rtnetlink socket for the whole process, under one lock: eight sockets in eight threads were no faster.
+"""One netlink socket of a kind for the whole process, under one lock: eight sockets in eight threads were no faster.
 
 The kernel answers a request before ``send`` returns, so nothing here waits for anybody but the kernel's own lock.
 """
@@ -16,6 +16,9 @@ from typing import Final
 
 from drivers.kernel.wire import NLMSG_DONE, NLMSG_ERROR, Message, error, messages
 
+NETFILTER: Final = 12
+"""``NETLINK_NETFILTER``: conntrack and nftables."""
+
 _SOL_NETLINK: Final = 270
 _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 10, 11, 12
 _RECEIVE_BYTES: Final = 65536
@@ -28,11 +31,13 @@ _PATIENCE: Final = 10.0  # seconds; only a kernel out of memory loses an answer
 class Netlink:
     """Asks and is answered. Opened at the first request, in the network namespace of the thread that makes it.
 
+    ``protocol`` is the part of the kernel that is asked: ``socket.NETLINK_ROUTE`` or :data:`NETFILTER`.
     ``calls`` counts the requests, for tests that bound the work of an operation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self.calls = 0
+        self._protocol = protocol
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._sequence = count(1)
@@ -47,7 +52,7 @@ class Netlink:
             told = self._ask(request)
             if not any(message.flags & _INTERRUPTED for message in told):
                 return _told_or_raise(told)
-        raise OSError(errno.EINTR, f"the host's links changed during each of {_DUMPS} looks at them")
+        raise OSError(errno.EINTR, f"what was looked at changed during each of {_DUMPS} looks at them")
 
     def _ask(self, request: bytes) -> list[Message]:
         with self._lock:
@@ -55,7 +60,7 @@ class Netlink:
             sequence = next(self._sequence) & 0xFFFFFFFF
             data = request[:_SEQUENCE_AT] + struct.pack("=II", sequence, 0) + request[_SEQUENCE_AT + 8 :]
             if self._socket is None:
-                self._socket = _open()
+                self._socket = _open(self._protocol)
             try:
                 self._socket.send(data)
                 return list(self._answer(self._socket, sequence))
@@ -95,8 +100,8 @@ def _told_or_raise(told: list[Message]) -> list[Message]:
     return before
 
 
-def _open() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def _open(protocol: int) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     try:
         sock.bind((0, 0))
         sock.settimeout(_PATIENCE)

@@ -56,6 +56,11 @@ def dump_links() -> bytes:
     return _spell(_link(), _GETLINK, _REQUEST | _DUMP, ("IFLA_EXT_MASK", _SKIP_STATS))
 
 
+def dump_bridges() -> bytes:
+    """Ask for all bridges: the kernel leaves the other links out."""
+    return _spell(_link(), _GETLINK, _REQUEST | _DUMP, ("IFLA_EXT_MASK", _SKIP_STATS), _kind("bridge"))
+
+
 def new_bridge(name: str, mac: str, mtu: int) -> bytes:
     """Make a bridge, down, with an MTU beside the one it is to have.
 
@@ -85,6 +90,17 @@ def set_port(name: str, alias: str, bridge: int, mtu: int) -> bytes:
     """Mark a port, put it into the bridge of that index, and set it up without an IPv6 address of its own."""
     none = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_NONE)]})]}
     return _up(name, alias, mtu, ("IFLA_MASTER", bridge), ("IFLA_AF_SPEC", none))
+
+
+def set_hairpin(name: str, *, on: bool) -> bytes:
+    """Let a port have back what came from it, or not.
+
+    It must be a port by then: in one message with its bridge, the kernel asks the bridge that it had before
+    (``rtnl_newlink``, Linux 6.18).
+    """
+    mode = {"attrs": [("IFLA_BRPORT_MODE", int(on))]}
+    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", mode)]}
+    return _spell(_link(), _NEWLINK, _REQUEST | _ACK, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", info))
 
 
 def delete_link(name: str) -> bytes:

@@ -48,11 +48,12 @@ def observe(key: Key) -> Setting | None:
     return setting(path, value)
 
 
-def ipv6_of(link: str, *, speaks: bool) -> dict[str, str]:
-    """Return what a bridge's IPv6 switches must be, in the order of writing.
+def of_bridge(link: str, *, ipv6: bool, route_localnet: bool) -> dict[str, str]:
+    """Return what a bridge's switches must be, in the order of writing.
 
     A bridge that speaks IPv6 ignores router advertisements, for a container must not give the host a default route;
     one that does not has none at all, and so no link-local address by which containers could reach the host.
     """
-    at = f"net/ipv6/conf/{link}"
-    return {f"{at}/accept_ra": "0", f"{at}/disable_ipv6": "0"} if speaks else {f"{at}/disable_ipv6": "1"}
+    at4, at6 = f"net/ipv4/conf/{link}", f"net/ipv6/conf/{link}"
+    switches = {f"{at6}/accept_ra": "0", f"{at6}/disable_ipv6": "0"} if ipv6 else {f"{at6}/disable_ipv6": "1"}
+    return switches | {f"{at4}/route_localnet": f"{int(route_localnet)}"}

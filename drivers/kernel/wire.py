@@ -2,7 +2,7 @@
 
 Read by hand and not by pyroute2, which spends 0.1 to 0.5 ms of the interpreter's lock on each link (0.9.7, measured),
 while a survey reads all links of the host and the monitor every change of one. This takes some 10 us.
-Numbers are those of <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h> and <linux/ipv6.h>.
+Numbers are those of <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/ip.h> and <linux/ipv6.h>.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("=I")
 _NESTED_BITS: Final = 0x3FFF  # NLA_F_NESTED and NLA_F_NET_BYTEORDER are flags in the type
 _AF_UNSPEC: Final = 0
+_AF_INET: Final = 2
 _AF_INET6: Final = 10
 _ACK_TLVS: Final = 0x200  # NLM_F_ACK_TLVS
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_LINK_NETNSID = 20, 26, 27, 37
-_IFLA_INFO_KIND = 1
+_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 4, 5
+_IFLA_BRPORT_MODE = 4
+_IFLA_INET_CONF = 1
+_DEVCONF_ROUTE_LOCALNET = 25  # IPV4_DEVCONF_ROUTE_LOCALNET - 1: the array of IPv4 begins at 1
 _IFLA_INET6_CONF, _IFLA_INET6_ADDR_GEN_MODE = 2, 8
 _DEVCONF_ACCEPT_RA, _DEVCONF_DISABLE_IPV6 = 3, 26
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
@@ -71,6 +75,8 @@ class Link:
     ``changed``        the flags that a change has just touched (all bits at its making); meaningless in an answer
     ``accept_ra``, ``disable_ipv6``, ``addr_gen``  its IPv6 switches; ``None`` where it has no IPv6 at all (MTU below
                        1280, or a kernel without)
+    ``route_localnet``  its IPv4 switch of that name, as set for this link alone
+    ``hairpin``        as a port of a bridge, it may be given back what came from it
     """
 
     index: int
@@ -86,6 +92,8 @@ class Link:
     accept_ra: int | None = None
     disable_ipv6: int | None = None
     addr_gen: int | None = None
+    route_localnet: bool = False
+    hairpin: bool = False
     elsewhere: bool = False
 
     @property
@@ -131,7 +139,7 @@ def error(message: Message) -> tuple[int, str]:
     code = -_ERROR.unpack_from(message.body)[0]
     if message.type != NLMSG_ERROR or not message.flags & _ACK_TLVS:
         return code, ""
-    words = _attributes(message.body[_ERROR.size + _HEADER.size :]).get(_NLMSGERR_ATTR_MSG, b"")
+    words = attributes(message.body[_ERROR.size + _HEADER.size :]).get(_NLMSGERR_ATTR_MSG, b"")
     return code, _text(words)
 
 
@@ -143,14 +151,16 @@ def link(message: Message) -> Link | None:
     family, _, index, flags, changed = _LINK.unpack_from(message.body)
     if family != _AF_UNSPEC:
         return None
-    said = _attributes(message.body[_LINK.size :])
-    kind = _attributes(said.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
-    inet6 = _attributes(_attributes(said.get(_IFLA_AF_SPEC, b"")).get(_AF_INET6, b""))
+    said = attributes(message.body[_LINK.size :])
+    info = attributes(said.get(_IFLA_LINKINFO, b""))
+    port = info.get(_IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")) == "bridge" else b""
+    spec = attributes(said.get(_IFLA_AF_SPEC, b""))
+    inet, inet6 = attributes(spec.get(_AF_INET, b"")), attributes(spec.get(_AF_INET6, b""))
     conf = inet6.get(_IFLA_INET6_CONF, b"")
     return Link(
         index=index,
         name=_text(said.get(_IFLA_IFNAME, b"")),
-        kind=_text(kind),
+        kind=_text(info.get(_IFLA_INFO_KIND, b"")),
         alias=_text(said.get(_IFLA_IFALIAS, b"")),
         group=_number(said.get(_IFLA_GROUP)) or 0,
         up=bool(flags & IFF_UP),
@@ -161,6 +171,8 @@ def link(message: Message) -> Link | None:
         accept_ra=_number(conf, _DEVCONF_ACCEPT_RA),
         disable_ipv6=_number(conf, _DEVCONF_DISABLE_IPV6),
         addr_gen=next(iter(inet6.get(_IFLA_INET6_ADDR_GEN_MODE, b"")), None),
+        route_localnet=bool(_number(inet.get(_IFLA_INET_CONF), _DEVCONF_ROUTE_LOCALNET)),
+        hairpin=any(attributes(port).get(_IFLA_BRPORT_MODE, b"")),
         elsewhere=_IFLA_LINK_NETNSID in said,
     )
 
@@ -168,12 +180,13 @@ def link(message: Message) -> Link | None:
 def address(message: Message) -> Address:
     """Return the address that an RTM_NEWADDR or RTM_DELADDR is about."""
     _, prefix, _, _, index = _ADDRESS.unpack_from(message.body)
-    said = _attributes(message.body[_ADDRESS.size :])
+    said = attributes(message.body[_ADDRESS.size :])
     ip = ip_address(said.get(_IFA_LOCAL) or said[_IFA_ADDRESS])
     return Address(index, ip_interface(f"{ip}/{prefix}"), next(iter(said.get(_IFA_PROTO, b"")), 0))
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Take a row of attributes apart, whatever they mean: the last of each type, without its flags."""
     found: dict[int, bytes] = {}
     at = 0
     while at + _ATTRIBUTE.size <= len(data):

@@ -17,7 +17,8 @@ from drivers.resources.kernel import (
     setting,
     setting_key,
 )
-from drivers.resources.nft import TABLE_KEY, Element, Fence, Permit, Table, element_key
+from drivers.resources.nft import TABLE_KEY, Element, Fence, Permit, Publish, Table, element_key
+from drivers.resources.sockets import HELD_AT_MOST, RELAYED_AT_MOST, Hold, hold_key
 from drivers.resources.xtables import (
     XTABLES_CHAIN,
     XTABLES_PARENT,
@@ -33,7 +34,9 @@ from drivers.resources.xtables import (
 __all__ = [
     "DEFAULT_MTU",
     "HALF_MADE",
+    "HELD_AT_MOST",
     "HOST",
+    "RELAYED_AT_MOST",
     "SCOPE_ID",
     "TABLE_KEY",
     "XTABLES_CHAIN",
@@ -44,10 +47,12 @@ __all__ = [
     "Fence",
     "Foreign",
     "Forwarding",
+    "Hold",
     "HostAddress",
     "Jump",
     "Key",
     "Permit",
+    "Publish",
     "Rank",
     "Resource",
     "Rule",
@@ -58,6 +63,7 @@ __all__ = [
     "address_key",
     "chain_key",
     "element_key",
+    "hold_key",
     "jump_key",
     "link_key",
     "program",

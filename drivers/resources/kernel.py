@@ -29,6 +29,7 @@ class Bridge(Resource):
 
     ``ipv6`` True: speaks IPv6 and ignores router advertisements (``accept_ra=0``), for a container must not give the
     host a default route; False: IPv6 is off on it (``disable_ipv6=1``), so the host has no link-local address there.
+    ``route_localnet`` True: packets from 127.0.0.0/8 leave by it (a port is published to loopback).
     ``sound`` False is only ever seen: it is down, out of our group, or accepts router advertisements.
     """
 
@@ -36,6 +37,7 @@ class Bridge(Resource):
     mac: str = ""
     mtu: int | None = None
     ipv6: bool = False
+    route_localnet: bool = False
     sound: bool = True
 
     def __post_init__(self) -> None:
@@ -50,7 +52,8 @@ class Bridge(Resource):
         if self.adopted:
             return f"ip link add {self.name} type bridge"
         mtu = f" mtu {self.mtu}" if self.mtu else ""
-        return f"ip link add {self.name} group {LINK_GROUP} address {self.mac}{mtu} type bridge"
+        loopback = f"; sysctl -w net.ipv4.conf.{self.name}.route_localnet=1" if self.route_localnet else ""
+        return f"ip link add {self.name} group {LINK_GROUP} address {self.mac}{mtu} type bridge{loopback}"
 
     def undo(self) -> str:
         """Return the line that removes it."""
@@ -63,11 +66,13 @@ class Veth(Resource):
 
     ``peer`` and ``mac`` are of the container's end. They cannot be read back once the container has it (it is renamed
     in another namespace), so they do not take part in the comparison.
+    ``hairpin`` True: a frame may go back by the port it came from, so that a container reaches its own published port.
     ``sound`` False is only ever seen: it is down, out of our group, or may have a link-local address.
     """
 
     rank: ClassVar[Rank] = Rank.LINK
     bridge: str = ""
+    hairpin: bool = False
     mtu: int | None = None
     sound: bool = True
     peer: str = field(default="", compare=False)
@@ -83,9 +88,10 @@ class Veth(Resource):
 
     def __str__(self) -> str:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
+        hairpin = f"; bridge link set dev {self.name} hairpin on" if self.hairpin else ""
         return (
             f"ip link add {self.name} group {LINK_GROUP} master {self.bridge}{mtu} up"
-            f" type veth peer name {self.peer} address {self.mac}{mtu}"
+            f" type veth peer name {self.peer} address {self.mac}{mtu}{hairpin}"
         )
 
     def undo(self) -> str:

@@ -65,6 +65,21 @@ class Permit(Element):
     rank: ClassVar[Rank] = Rank.FORWARD
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish(Element):
+    """An element of a map by which published ports are translated: opened last, closed first.
+
+    ``value`` is what the key is translated to, as nft writes it: an address, or an address and a port. A range is one
+    element of an interval map: its last field is ``20000-29999``.
+    """
+
+    rank: ClassVar[Rank] = Rank.OPEN
+    value: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"nft add element inet weft {self.set_name} {{ {' . '.join(self.at)} : {' . '.join(self.value)} }}"
+
+
 def element_key(set_name: str, *at: str) -> Key:
     """Return the key of an element of a set of ``inet weft``."""
     return Key("nft", set_name, at)

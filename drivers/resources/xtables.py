@@ -79,7 +79,7 @@ class Rule(Xtables):
 
 def program(version: int) -> str:
     """Return the name of the iptables program for an IP version."""
-    return "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004 - IPv4 is called 4
+    return "iptables" if version == 4 else "ip6tables"
 
 
 def chain_key(version: int) -> Key:

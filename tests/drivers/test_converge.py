@@ -39,7 +39,7 @@ ENDPOINT = Scope("n1", "e1")
 _TABLE = frozenset({TABLE_KEY})
 
 TABLE = Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT)
-HOST_FENCE = Fence(key=element_key(ruleset.DOCKER_LINKS, "dock0"), scope=HOST, needs=_TABLE)
+HOST_FENCE = Fence(key=element_key(ruleset.INTERNAL, "dock0"), scope=HOST, needs=_TABLE)
 CHAIN = Chain(key=chain_key(4), scope=HOST, needs=_TABLE, rules=("-j ACCEPT",))
 JUMP = Jump(key=jump_key(4), scope=HOST, needs=frozenset({chain_key(4)}))
 BRIDGE = Bridge(key=link_key("wfbone"), scope=NETWORK, mac="02:00:00:00:00:01")

@@ -1,64 +1,41 @@
 """Table `inet weft` on the real kernel: what is applied is what is observed, and nobody else's element is lost."""
 
-import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Self
 
 import pytest
 
-from drivers import nft, ruleset
+from drivers import ruleset
 from drivers.contract import Step
 from drivers.converge import Converger
-from drivers.errors import Conflict, HostFailure, InvalidRequest, Unsupported
-from drivers.libnftables import Nft, own_ports
-from drivers.marks import Marks
+from drivers.errors import Conflict, HostFailure, InvalidRequest
+from drivers.libnftables import Nft
 from drivers.nft import NftBackend
-from drivers.nft_monitor import generation, read
-from drivers.resources import (
-    HOST,
-    TABLE_KEY,
-    Element,
-    Fence,
-    Foreign,
-    Key,
-    Permit,
-    Resource,
-    Scope,
-    Table,
-    element_key,
-    scope_of,
+from drivers.nft_monitor import generation
+from drivers.nft_text import kinds_of
+from drivers.resources import HOST, TABLE_KEY, Foreign, element_key
+from tests.drivers.nft_world import (
+    ADOPTED4,
+    ADOPTED6,
+    EVERY,
+    INTERNAL,
+    NET,
+    OTHER,
+    SAME,
+    TABLE,
+    TEXT,
+    Watcher,
+    backend_of,
+    create,
+    delete,
+    listed,
+    observed,
+    set_names,
 )
-from tests.lab.wait import await_
 from tests.netns import private_netns, sh
 
 pytestmark = pytest.mark.kernel
-
-NET = scope_of("n" * 64)
-ENDPOINT = scope_of("n" * 64, "e" * 64)
-OTHER = scope_of("o" * 64)
-TABLE = Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT)
-SAME = Permit(key=element_key(ruleset.SAME, "wfb1", "wfb1"), scope=NET)
-INTERNAL = Fence(key=element_key(ruleset.INTERNAL, "wfb1"), scope=NET)
-ADOPTED4 = Fence(key=element_key(ruleset.ADOPTED[4], "lan.7", "192.0.2.7"), scope=ENDPOINT)
-ADOPTED6 = Fence(key=element_key(ruleset.ADOPTED[6], "lan.7", "2001:db8::7"), scope=ENDPOINT)
-EVERY = (
-    TABLE,
-    SAME,
-    INTERNAL,
-    ADOPTED4,
-    ADOPTED6,
-    *(Permit(key=element_key(name, "wfb2"), scope=NET) for name in ruleset.MASQUERADE.values()),
-    *(
-        kind(key=element_key(sets[version], "lan.7", address), scope=ENDPOINT)
-        for version, address in ((4, "192.0.2.7"), (6, "2001:db8::7"))
-        for kind, sets in ((Fence, ruleset.ADOPTED_INTERNAL), (Permit, ruleset.ADOPTED_MASQUERADE))
-    ),
-    Fence(key=element_key(ruleset.DOCKER_LINKS, "my-net"), scope=HOST),
-    Permit(key=element_key(ruleset.OPERATOR_LINKS, "br-lan"), scope=HOST),
-)
 
 
 @pytest.fixture
@@ -67,48 +44,8 @@ def backend() -> Iterator[NftBackend]:
         yield backend
 
 
-@contextmanager
-def backend_of(store: str) -> Iterator[NftBackend]:
-    backend = NftBackend(Marks(store))
-    try:
-        yield backend
-    finally:
-        backend.close()
-
-
-class Watcher:
-    """What a watch told, in order."""
-
-    def __init__(self, backend: NftBackend) -> None:
-        self.told: list[Scope | None] = []
-        self._stop = backend.watch(self.told.append)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def heard(self) -> list[Scope | None]:
-        """Wait until something was told, and return all of it."""
-        await_(lambda: self.told, 10, "a word from the nft monitor")
-        return self.told
-
-
-def create(*resources: Resource) -> list[Step]:
-    return [Step(None, resource) for resource in resources]
-
-
-def delete(*resources: Resource) -> list[Step]:
-    return [Step(resource, None) for resource in resources]
-
-
-def observed(backend: NftBackend, *resources: Resource) -> dict[Key, Resource | Foreign]:
-    return dict(backend.observe([resource.key for resource in resources]))
-
-
 def test_first_law_for_every_set_of_the_table(backend: NftBackend) -> None:
-    assert {one.key.kind for one in EVERY if isinstance(one, Element)} == set(nft._KINDS)
+    assert set_names() == set(kinds_of(TEXT))
     assert observed(backend, *EVERY) == {}
     assert backend.apply(create(*EVERY)) == {}
     assert observed(backend, *EVERY) == {one.key: one for one in EVERY}
@@ -250,12 +187,12 @@ def test_a_new_text_keeps_every_element_whoever_made_it(backend: NftBackend) -> 
     sh("nft", 'add element inet weft internal { "stranger" comment "by hand" }')
     with backend_of("b") as other:
         other.apply(create(replace(SAME, key=element_key(ruleset.SAME, "b1", "b1"))))
-    kept = set_elements()
-    later = replace(TABLE, text=ruleset.TEXT + "\nchain later { accept; }\n")
+    kept = listed()
+    later = replace(TABLE, text=TEXT + "\nchain later { accept; }\n")
     before = generation()
     assert backend.apply([Step(TABLE, later)]) == {}
     assert generation() == before + 1
-    assert set_elements() == kept
+    assert listed() == kept
     assert observed(backend, later, *elements) == {one.key: one for one in (later, *elements)}
     assert "chain later" in sh("nft", "list", "table", "inet", "weft")
 
@@ -299,140 +236,6 @@ def test_a_transaction_of_others_while_we_load_is_not_taken_for_our_own_form(
     assert observed(backend, TABLE) == {TABLE_KEY: replace(TABLE, text="")}
 
 
-@pytest.mark.parametrize(
-    "meddling",
-    [
-        "flush ruleset",
-        "delete table inet weft",
-        "insert rule inet weft forward accept",
-        "flush chain inet weft forward",
-        "add chain inet weft forward { policy drop; }",
-        "flush set inet weft same",
-        "add element inet weft internal { wfb77 }",
-        "delete element inet weft same { wfb1 . wfb1 }",
-    ],
-)
-def test_what_is_done_behind_our_back_is_noticed_and_healed(backend: NftBackend, meddling: str) -> None:
-    converger = Converger({"nft": backend})
-    with Watcher(backend) as watcher:
-        converger.converge(HOST, [TABLE])
-        converger.converge(NET, [SAME])
-        assert observed(backend, TABLE, SAME) == {TABLE_KEY: TABLE, SAME.key: SAME}
-        sh("nft", meddling)
-        assert watcher.heard()[0] is None
-        converger.converge(HOST, [TABLE])
-        converger.converge(NET, [SAME])
-        assert observed(backend, TABLE, SAME) == {TABLE_KEY: TABLE, SAME.key: SAME}
-        listing = sh("nft", "list", "chain", "inet", "weft", "forward")
-    assert "policy accept" in listing
-    assert "established" in listing
-
-
-def test_own_changes_wake_nobody(backend: NftBackend) -> None:
-    with Watcher(backend) as watcher:
-        backend.apply(create(*EVERY))
-        backend.apply([Step(TABLE, replace(TABLE, text=ruleset.TEXT + "\nchain later { }\n"))])
-        backend.apply(delete(SAME, INTERNAL))
-        sh("iptables", "-N", "DOCKER-USER")  # the first thing that others do, and it is about the host
-        assert watcher.heard() == [HOST]
-
-
-def test_own_changes_are_told_from_those_of_another_weft(backend: NftBackend) -> None:
-    with Watcher(backend) as watcher:
-        backend.apply(create(TABLE))
-        sh("nft", 'add element inet weft same { "b1" . "b1" comment "weft:b::" }')
-        assert watcher.heard() == [None]
-        key = element_key(ruleset.SAME, "b1", "b1")
-        assert backend.observe([key]) == {key: Foreign(key, "another weft (store b)")}
-
-
-@pytest.mark.parametrize("program", ["iptables", "ip6tables"])
-@pytest.mark.parametrize("change", [("-P", "FORWARD", "DROP"), ("-N", "DOCKER-USER"), ("-N", "WEFT")])
-def test_dockers_forward_concerns_the_host(backend: NftBackend, program: str, change: tuple[str, ...]) -> None:
-    with Watcher(backend) as watcher:
-        sh(program, *change)
-        assert watcher.heard() == [HOST]
-
-
-def test_a_flush_of_docker_user_concerns_the_host(backend: NftBackend) -> None:
-    sh("iptables", "-N", "DOCKER-USER")
-    sh("iptables", "-A", "DOCKER-USER", "-j", "RETURN")
-    with Watcher(backend) as watcher:
-        sh("iptables", "-F", "DOCKER-USER")
-        assert watcher.heard() == [HOST]
-
-
-def test_changes_that_do_not_concern_us_wake_nobody(backend: NftBackend) -> None:
-    with Watcher(backend) as watcher:
-        sh("iptables", "-A", "INPUT", "-j", "ACCEPT")
-        sh("iptables", "-t", "nat", "-N", "DOCKER-USER")
-        sh("nft", "add table inet other; add chain inet other FORWARD; add table ip weft; add chain ip weft WEFT")
-        sh("nft", "add table inet weft")  # the first that does
-        assert watcher.heard() == [None]
-
-
-def test_lost_notifications_count_as_a_change(backend: NftBackend) -> None:
-    backend.apply(create(TABLE))
-    told: list[Scope | None] = []
-    holding, held = threading.Event(), threading.Event()
-
-    def slow(scope: Scope | None) -> None:
-        told.append(scope)
-        held.set()
-        holding.wait(30)
-
-    stop = backend.watch(slow)
-    try:
-        sh("nft", "add element inet weft internal { wfb1 }")
-        assert held.wait(10)
-        lines = (f"add rule inet other c ip saddr 10.{n >> 8}.{n & 255}.1 accept" for n in range(60_000))
-        sh("nft", "-f", "-", text="\n".join(("add table inet other", "add chain inet other c", *lines)))
-        holding.set()
-        await_(lambda: len(told) > 1, 30, "the word that messages were lost")
-    finally:
-        holding.set()
-        stop()
-    assert told[1:] == [None, HOST]
-
-
-def test_a_burst_that_is_cut_short_is_refused() -> None:
-    with pytest.raises(ValueError, match="cut short"):
-        read(b"\x40\0\0\0\x06\x0a\0\0" + bytes(12))
-
-
-def test_a_watch_ends_and_the_next_one_hears(backend: NftBackend) -> None:
-    with Watcher(backend) as first:
-        pass
-    with Watcher(backend) as second:
-        sh("nft", "add table inet weft")
-        assert second.heard() == [None]
-    assert first.told == []
-    backend.apply(create(TABLE, SAME))
-    assert observed(backend, SAME) == {SAME.key: SAME}
-    sh("nft", "flush", "set", "inet", "weft", "same")
-    assert observed(backend, SAME) == {}, "nobody told, and nobody looked"
-
-
-def test_the_ports_of_this_process_are_known() -> None:
-    with private_netns():
-        before = own_ports()
-        one = Nft()
-        try:
-            one.run("add table inet mine")
-            assert len(own_ports() - before) == 1
-        finally:
-            one.close()
-        assert own_ports() == before
-        with pytest.raises(HostFailure, match="closed"):
-            one.run("list tables")
-
-
-def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drivers.libnftables._LIBRARY", "libnosuch.so.9")
-    with pytest.raises(Unsupported, match="libnftables1"):
-        Nft()
-
-
 def test_threads_share_one_backend(backend: NftBackend) -> None:
     backend.apply(create(TABLE))
     failures: list[object] = []
@@ -452,12 +255,3 @@ def test_threads_share_one_backend(backend: NftBackend) -> None:
             thread.join()
         assert failures == []
         assert len(backend.survey()) == 1 + 8
-
-
-def set_elements() -> set[str]:
-    """Return every element of the table as the kernel lists it."""
-    found = set()
-    for entry in json.loads(sh("nft", "-j", "list", "table", "inet", "weft"))["nftables"]:
-        with suppress(KeyError):
-            found |= {json.dumps((entry["set"]["name"], one)) for one in entry["set"]["elem"]}
-    return found

@@ -357,8 +357,8 @@ def test_what_was_translated_to_get_in_is_let_in(hosts: Hosts, version: int) -> 
     send = hosts.world.send
     with published(hosts.one, version) as port:
         assert send(hosts.neighbour, hosts.one, version, via=port) == hosts.neighbour.address(version)
-        assert send(hosts.two, hosts.one, version, via=port) == GATEWAY[version].format(1)
-        assert send(hosts.adopted, hosts.one, version, via=port) == GATEWAY[version].format(1)
+        assert send(hosts.two, hosts.one, version, via=port) == hosts.two.address(version)
+        assert send(hosts.adopted, hosts.one, version, via=port) == hosts.adopted.address(version)
         assert send(hosts.inner, hosts.one, version, via=port) is None
     with published(hosts.adopted, version) as port:
         assert send(hosts.neighbour, hosts.adopted, version, via=port) == hosts.neighbour.address(version)

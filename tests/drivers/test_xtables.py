@@ -4,61 +4,29 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from drivers import xtables
-from drivers.bridge.planner import BridgePlanner
 from drivers.contract import Step
 from drivers.converge import Converger
 from drivers.errors import Conflict, HostFailure, InvalidRequest, Unsupported
-from drivers.facts import HostFacts
 from drivers.marks import Marks
-from drivers.model import Use
 from drivers.resources import (
     HOST,
-    Chain,
     Foreign,
-    Jump,
     Key,
     Resource,
     Rule,
     Scope,
     program,
     rule_key,
-    scope_of,
 )
 from drivers.xtables import VERSIONS, XtablesBackend
-from drivers.xtables_text import check, parse, spell
+from drivers.xtables_text import parse
+from tests.drivers.xtables_world import CLOSING, ENDPOINT, every, planned, rules
 from tests.lab.wait import await_
 from tests.netns import private_netns, sh
-
-ENDPOINT: Final = scope_of("n" * 64, "e" * 64)
-ADDRESS: Final = {4: "192.0.2.7", 6: "2001:db8::7"}
-CLOSING: Final = "-j RETURN"
-
-
-def planned(version: int) -> tuple[Chain, Jump]:
-    """Return what the host planner wants, with a bridge of the operator's and one of Docker's in it."""
-    facts = HostFacts(docker_user=frozenset({version}), operator_links=frozenset({"br-lan"}))
-    parts = BridgePlanner().host(facts, Use(networks=1, docker_links=frozenset({"my-net"})))
-    (chain,) = (part for part in parts if isinstance(part, Chain))
-    (jump,) = (part for part in parts if isinstance(part, Jump))
-    return chain, jump
-
-
-def rules(version: int) -> tuple[Rule, Rule]:
-    """Return an endpoint's rules on a bridge that a pattern of the host's rules would catch."""
-    specs = (f"-i br-lan -s {ADDRESS[version]} -j ACCEPT", f"-o br-lan -d {ADDRESS[version]} -j ACCEPT")
-    one, two = (Rule(key=rule_key(version, spec), scope=ENDPOINT) for spec in specs)
-    return one, two
-
-
-def every(version: int) -> tuple[Resource, ...]:
-    return (*planned(version), *rules(version))
 
 
 @pytest.fixture(params=["nft", "legacy"])
@@ -370,61 +338,3 @@ def test_legacy_tables_of_others_are_left_alone(backend: XtablesBackend, version
     calls = backend.calls
     assert backend._legacy_text() == ()
     assert backend.calls == calls, "a look once a second is for a Docker in legacy tables only"
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_planners_write_our_spelling(version: int) -> None:
-    """Otherwise a rule read back by the survey would have another key than the one it was made with."""
-    chain, _ = planned(version)
-    for spec in (*chain.rules, *(rule.spec for rule in rules(version))):
-        assert spell(spec) == spec
-        assert check(version, spec) == spec
-
-
-@pytest.mark.parametrize(
-    ("printed", "spec", "comment"),
-    [
-        ('-s 10.0.0.2/32 -i br0 -m comment --comment "weft:a::" -j ACCEPT', "-i br0 -s 10.0.0.2 -j ACCEPT", "weft:a::"),
-        ("-d 2001:db8::1/128 -o br0 -j ACCEPT", "-o br0 -d 2001:db8::1 -j ACCEPT", None),
-        ("-s 10.0.0.0/8 ! -i br0 -j DROP", "! -i br0 -s 10.0.0.0/8 -j DROP", None),
-        ("-o b -m devgroup --src-group 22511 -j X", "-o b -m devgroup --src-group 0x57ef -j X", None),
-        ('-m comment --comment "-j RETURN" -j DROP', "-j DROP", "-j RETURN"),
-        ('-m comment --comment "a \\"b\\" \\\\ c" -j RETURN', "-j RETURN", 'a "b" \\ c'),
-        ("-p tcp -m tcp --dport 80 -j DROP", "-p tcp -m tcp --dport 80 -j DROP", None),
-    ],
-)
-def test_rules_are_read_as_iptables_prints_them(printed: str, spec: str, comment: str | None) -> None:
-    (line,) = parse(f"-N X\n-A X {printed}\n")
-    assert (line.raw, line.spec, line.comment) == (printed, spec, comment)
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "",
-        "-j",
-        "-j DROP",
-        "-j  ACCEPT",
-        "-i eth0 -j ACCEPT\nCOMMIT",
-        '-i "eth0" -j ACCEPT',
-        "-i eth0 -m comment --comment x -j ACCEPT",
-        "-s 10.0.0.1;reboot -j ACCEPT",
-        "-s 2001:db8::1 -j ACCEPT",
-        "-m devgroup --src-group 0x57ef/0xffff -j ACCEPT",
-        "-i eth0:1 -j ACCEPT",
-        "-t nat -j ACCEPT",
-    ],
-)
-def test_only_what_planners_write_is_written(spec: str) -> None:
-    with pytest.raises(InvalidRequest):
-        check(4, spec)
-
-
-@given(st.text(alphabet=st.sampled_from("-ijsdm! \"'\\\nA/.0:+é"), max_size=40))
-def test_any_text_is_read_and_none_that_could_harm_is_written(text: str) -> None:
-    parse(f"-A X {text}")
-    try:
-        check(4, text)
-    except InvalidRequest:
-        return
-    assert not set(text) & set("\"'\\\n!")

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from drivers.bridge.planner import BridgePlanner
 from drivers.contract import Step
 from drivers.converge import order
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, Subnet, Use
+from drivers.model import Endpoint, Interface, Network, Publication, Subnet, Use
 from drivers.naming import bridge_mac, endpoint_mac, link_name
-from drivers.resources import Chain, Element, Jump, Resource, Rule, Setting, Table, program
+from drivers.resources import Chain, Element, Hold, Jump, Publish, Resource, Rule, Setting, Table, program
 
 CASES = sorted((Path(__file__).parent / "data").glob("*.txt"))
 NETWORK = "a1b2c3d4e5f6" + "0" * 52
@@ -50,9 +50,18 @@ def _network(wanted: dict[str, Any]) -> Network:
     )
 
 
-def _endpoint(addresses: Iterable[str]) -> Endpoint:
+def _publication(wanted: dict[str, Any]) -> Publication:
+    host = wanted.pop("host", None)
+    return Publication(host=ip_address(host) if host else None, **wanted)
+
+
+def _endpoint(
+    addresses: Iterable[str], published: Iterable[dict[str, Any]] = (), allow: Iterable[str] = ()
+) -> Endpoint:
     given: list[Interface] = [ip_interface(address) for address in addresses]
     return Endpoint(
+        published=tuple(map(_publication, published)),
+        allow=tuple(map(ip_network, allow)),
         id=ENDPOINT,
         network=NETWORK,
         link=link_name("h", ENDPOINT),
@@ -78,7 +87,7 @@ def _plans(case: dict[str, Any]) -> Iterator[tuple[str, tuple[Resource, ...]]]:
         del case["network"]
         yield "network", planner.network(facts, network)
         if "endpoint" in case:
-            yield "endpoint", planner.endpoint(facts, network, _endpoint(case.pop("endpoint")["addresses"]))
+            yield "endpoint", planner.endpoint(facts, network, _endpoint(**case.pop("endpoint")))
     assert not case, f"nobody reads {case}"
 
 
@@ -125,19 +134,25 @@ def _every_plan() -> Iterator[tuple[str, tuple[Resource, ...]]]:
 def test_the_cases_show_every_set_and_every_kind_of_thing() -> None:
     """Whoever adds one to the planner adds a case."""
     shown = [resource for _, plan in _every_plan() for resource in plan]
-    sets = set(re.findall(r"^ *set (\w+) ", ruleset.TEXT, re.MULTILINE))
+    sets = set(re.findall(r"^ *(?:set|map) (\w+) ", ruleset.TEXT, re.MULTILINE))
     assert {one.set_name for one in shown if isinstance(one, Element)} == sets
     assert {type(one).__name__ for one in shown} == {
         *("Table", "Chain", "Jump", "Rule", "Bridge", "Veth", "HostAddress", "Setting", "Forwarding"),
-        *("Fence", "Permit"),
+        *("Fence", "Permit", "Publish", "Hold"),
     }
 
 
 def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
-    """A link's name is in every key that a network or an endpoint has, but the rules', which have it in their text."""
+    """A link's name is in every key that a network or an endpoint has.
+
+    But for what is published: host ports are claimed in the store, and so is the container's address.
+    """
+    claimed = {ruleset.RELAYED4, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
     for scope, plan in _every_plan():
         for one in plan:
             if scope != "host":
                 assert not isinstance(one, Table | Chain | Jump)
+                if isinstance(one, Publish | Hold) or one.key.kind in claimed:
+                    continue
                 text = " ".join(one.key.at) if isinstance(one, Rule) else one.key.at[0]
                 assert link_name("b", NETWORK) in text or "br0" in text or link_name("h", ENDPOINT) in text

@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Heard:
 
     def so_far(self) -> list[Scope | None]:
         """Return what was told of all that has happened by now: events come in order, so a last one shows the end."""
-        ip("link", "add", "wfend", "type", "bridge")
+        ip("link", "add", "wfend", "type", "veth", "peer", "name", "wfendp")
         ip("link", "set", "wfend", "alias", MARKS.write(END))
         ip("link", "del", "wfend")
         await_(lambda: END in self.scopes, 10, "the last event")
@@ -102,6 +103,14 @@ def test_what_weft_puts_right_does_not_wake_it(backend: KernelBackend) -> None:
     heard.stop()
 
 
+def test_what_weft_switches_for_published_ports_does_not_wake_it(backend: KernelBackend, heard: Heard) -> None:
+    applied(backend, BRIDGE, VETH)
+    published = (replace(BRIDGE, route_localnet=True), replace(VETH, hairpin=True))
+    assert not backend.apply([Step(old, new) for old, new in zip((BRIDGE, VETH), published, strict=True)])
+    assert not backend.apply([Step(old, new) for old, new in zip(published, (BRIDGE, VETH), strict=True)])
+    assert heard.so_far() == []
+
+
 CHANGES: dict[str, tuple[str, set[Scope]]] = {
     "bridge deleted": ("link del wfb1", {NETWORK, ENDPOINT}),
     "bridge down": ("link set wfb1 down", {NETWORK}),
@@ -116,7 +125,10 @@ CHANGES: dict[str, tuple[str, set[Scope]]] = {
     "operator's bridge deleted": ("link del br-old", {HOST}),
     "operator's bridge renamed": ("link set br-old name br-new", {HOST}),
     "a bridge of Docker's made": ("link add br-0123456789ab type bridge", set()),
-    "another's bridge made": ("link add virbr0 type bridge", set()),
+    "another's bridge made": ("link add virbr0 type bridge", {HOST}),
+    "another weft's bridge made": ("link add wfnew group 22511 type bridge", set()),
+    "a port of the operator's bridge": ("link add eth7 master br-old type veth", {HOST}),
+    "a port of nobody's": ("link add eth7 type veth", set()),
     "operator's bridge up": ("link set br-old up", set()),
     "an address added": ("address add 10.0.0.9/24 dev wfb1", set()),
     "another's address deleted": ("address del 127.0.0.1/8 dev lo", set()),

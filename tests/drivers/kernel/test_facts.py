@@ -17,6 +17,7 @@ from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
 from drivers.model import Use
+from drivers.naming import LINK_GROUP
 from drivers.resources import (
     HOST,
     Bridge,
@@ -63,9 +64,13 @@ def test_force_forwarding_is_told_by_its_file() -> None:
 
 
 def test_links_of_the_operator_are_told_from_dockers(netns: Netns) -> None:
-    for name in ("br-lan", "br-0123456789ab", "br-0123456789AB", "br-0123456789a", "br0", "virbr0"):
+    dockers = {"docker0", "docker_gwbridge", "br-0123456789ab"}
+    operators = {"br-lan", "br-0123456789AB", "br-0123456789a", "br0", "virbr0"}
+    for name in dockers | operators:
         ip("link", "add", name, "type", "bridge")
-    assert facts.operator_links() == {"br-lan", "br-0123456789AB", "br-0123456789a"}
+    ip("link", "add", "br-ours", "group", str(LINK_GROUP), "type", "bridge")
+    ip("link", "add", "br-veth", "type", "veth", "peer", "name", "other")
+    assert facts.operator_links() == operators
 
 
 def test_each_thread_reads_its_own_namespace(netns: Netns) -> None:

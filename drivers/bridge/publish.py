@@ -1,0 +1,101 @@
+"""What a published port is made of: an element in a map, a hold on the host's port, and who may come.
+
+NAT takes whatever it can: the client's address is kept, and nothing passes through weft. What it cannot take is marked
+for the relay: clients of [::1] (there is no IPv6 ``route_localnet``), of 127.0.0.1 where the bridge is the operator's
+and may not be told to route it, and of the IP version that the container does not have (facts/network.md 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from drivers import ruleset
+from drivers.model import Address, Endpoint, Network, Publication
+from drivers.resources import (
+    RELAYED_AT_MOST,
+    TABLE_KEY,
+    Fence,
+    Hold,
+    Permit,
+    Publish,
+    Resource,
+    Scope,
+    element_key,
+    hold_key,
+    scope_of,
+)
+
+_TABLE: Final = frozenset({TABLE_KEY})
+_ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a key, and what Docker binds by default
+
+
+def published(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
+    """Return the resources of an endpoint's publications and of its allow-list."""
+    scope = scope_of(network.id, endpoint.id)
+    for one in endpoint.published:
+        yield from _publication(network, endpoint, one, scope)
+    if endpoint.published and endpoint.allow:
+        yield from _allow_list(endpoint, scope)
+
+
+def by_nat(network: Network, endpoint: Endpoint, one: Publication) -> Address | None:
+    """Return the container's address to which NAT takes a publication, or ``None`` if it is all the relay's."""
+    own = endpoint.ipv4 if one.version == 4 else endpoint.ipv6
+    unroutable = one.host is not None and one.host.is_loopback and (one.version == 6 or network.adopted)
+    return None if own is None or unroutable else own.ip
+
+
+def _publication(network: Network, endpoint: Endpoint, one: Publication, scope: Scope) -> Iterator[Resource]:
+    hold = Hold(
+        key=hold_key(one.transport, str(one.host or _ANY[one.version]), one.first, one.last),
+        scope=scope,
+        relay=_relay(network, endpoint, one),
+        allow=tuple(str(source) for source in endpoint.allow),
+    )
+    yield hold
+    address = by_nat(network, endpoint, one)
+    if address is None:
+        return
+    needs = _TABLE | {hold.key}
+    if network.adopted and one.host is None and one.version == 4:
+        at = (one.transport, _span(one))
+        yield Permit(key=element_key(ruleset.RELAYED4, *at), scope=scope, needs=needs)
+    where = (str(one.host),) if one.host else ()
+    if one.count > 1 and one.to == one.first:
+        name = (ruleset.RANGE_AT if one.host else ruleset.RANGE)[one.version]
+        key = element_key(name, *where, one.transport, _span(one))
+        yield Publish(key=key, scope=scope, needs=needs, value=(str(address),))
+        return
+    name = (ruleset.PUBLISH_AT if one.host else ruleset.PUBLISH)[one.version]
+    for offset in range(one.count):
+        key = element_key(name, *where, one.transport, str(one.first + offset))
+        yield Publish(key=key, scope=scope, needs=needs, value=(str(address), str(one.to + offset)))
+
+
+def _relay(network: Network, endpoint: Endpoint, one: Publication) -> tuple[str, int] | None:
+    """Return where the relay passes on what NAT leaves to it, if anything can be left to it."""
+    if not network.relay or one.transport == "sctp" or one.count > RELAYED_AT_MOST:
+        return None
+    own, other = (endpoint.ipv4, endpoint.ipv6) if one.version == 4 else (endpoint.ipv6, endpoint.ipv4)
+    has_loopback = one.host is None or one.host.is_loopback
+    routes_loopback = one.version == 4 and not network.adopted
+    if own is not None and (routes_loopback or not has_loopback):
+        return None
+    to = own or other
+    return None if to is None else (str(to.ip), one.to)
+
+
+def _allow_list(endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
+    """Close the published ports to everybody but the listed sources; the host itself is always served."""
+    for address in endpoint.addresses:
+        version, ip = address.version, str(address.ip)
+        yield Fence(key=element_key(ruleset.RESTRICTED[version], ip), scope=scope, needs=_TABLE)
+        for source in endpoint.allow:
+            if source.version == version:
+                one = source.network_address if source.num_addresses == 1 else source  # as nft spells it
+                yield Permit(key=element_key(ruleset.ALLOWED[version], ip, str(one)), scope=scope, needs=_TABLE)
+
+
+def _span(one: Publication) -> str:
+    return f"{one.first}-{one.last}" if one.count > 1 else f"{one.first}"

@@ -1,0 +1,72 @@
+"""nft, in memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+
+from drivers.contract import Step
+from drivers.errors import Conflict
+from drivers.fake.backend import FakeBackend
+from drivers.fake.state import refuse
+from drivers.nft_text import Listing, Told, creation, kinds_of
+from drivers.resources import (
+    TABLE_KEY,
+    Element,
+    Foreign,
+    Key,
+    Publish,
+    Resource,
+    Table,
+)
+
+
+class FakeNft(FakeBackend):
+    """The table ``inet weft`` and its elements. A batch is one transaction."""
+
+    name = "nft"
+
+    def apply(self, steps: Sequence[Step]) -> Mapping[Key, Exception]:
+        """Take the steps at once; if one is refused, none of them is taken, and then each by itself."""
+        with self.host.lock:
+            self.host.tick()
+            objects, faults = dict(self.host.objects), dict(self.host.faults)
+            try:
+                for step in steps:
+                    self.take(step)
+            except Exception:  # noqa: BLE001 - whatever a test injected
+                self.host.objects, self.host.faults = objects, faults
+                return super().apply(steps)
+            self.host.calls["nft apply"] += 1
+            self.host.steps += steps
+        return {}
+
+    def make(self, new: Resource) -> None:
+        """Make the table, which keeps its elements when it is replaced, or an element of one of its sets or maps."""
+        if isinstance(new, Element):
+            table = self.host.objects.get(TABLE_KEY)
+            text = table.resource.text if table and isinstance(table.resource, Table) else ""
+            kind = kinds_of(text).get(new.set_name)
+            if kind is None:
+                raise refuse(errno.ENOENT, new.key)
+            told = Told(value=new.value if isinstance(new, Publish) else ())
+            creation(new.key, kind, told)  # which raises unless it is spelled as it would be read back
+            if (other := self._beside(new.key).overlapping(new.key, kind)) is not None:
+                raise Conflict(f"{new.key} overlaps {other}")
+        super().make(new)
+
+    def _beside(self, key: Key) -> Listing:
+        there = (one for one in self.host.objects if (one.backend, one.kind) == (key.backend, key.kind))
+        return Listing(sets={key.kind: {one.at: Told() for one in there}})
+
+    def take(self, step: Step) -> None:
+        """Take one step or raise. The table is not deleted under another weft's elements."""
+        elements = (self.see(key) for key in self.host.objects if key.backend == "nft")
+        if step.key == TABLE_KEY and step.new is None and any(isinstance(one, Foreign) for one in elements):
+            raise Conflict("table inet weft still holds elements of others")
+        super().take(step)
+
+    def delete(self, key: Key) -> None:
+        """Delete an element, or the table with all its elements."""
+        for gone in [one for one in self.host.objects if one.backend == "nft"] if key == TABLE_KEY else [key]:
+            super().delete(gone)

@@ -1,0 +1,1 @@
+"""The kernel's backend on the real kernel."""
