@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from plugin import wire
 from plugin.calls import blueprint, call, reply
-from plugin.ipam_api import ipam_api
+from plugin.ipam_api import IpamDriver, ipam_api
 from plugin.network_api import NetworkDriver, network_api
 
 
-def create_app(driver: NetworkDriver, *blueprints: Blueprint) -> Flask:
+class Driver(NetworkDriver, IpamDriver, Protocol):
+    """Both of Docker's protocols (:class:`plugin.engine.engine.Engine`)."""
+
+
+def create_app(driver: Driver, *blueprints: Blueprint) -> Flask:
     """Return the application. A path that nobody serves is answered 404, in JSON with both of Docker's keys."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = wire.BODY_LIMIT
-    handshake = blueprint("plugin", (call(wire.ACTIVATE, lambda _: wire.Activated()),), driver.suspect)
-    for one in (handshake, network_api(driver), ipam_api(driver.suspect), *blueprints):
+
+    def activated(_: None) -> wire.Activated:
+        driver.greet()
+        return wire.Activated()
+
+    handshake = blueprint("plugin", (call(wire.ACTIVATE, activated),), driver.suspect)
+    for one in (handshake, network_api(driver), ipam_api(driver), *blueprints):
         app.register_blueprint(one)
     app.register_error_handler(HTTPException, _unserved)
     return app

@@ -37,5 +37,5 @@ def ask(path: Path, method: str, target: str) -> Any:  # noqa: ANN401 - JSON
     finally:
         connection.close()
     if response.status != http.client.OK:
-        raise Refused(str(answer.get("error", answer)))
+        raise Refused(str(answer.get("error") or answer.get("Err") or answer))
     return answer

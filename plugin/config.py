@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from drivers.errors import InvalidRequest
+from plugin.pools import DEFAULT, Bases, parse_bases
 
 SOCKET: Final = "/run/docker/plugins/weft.sock"
 CONTROL: Final = "/run/weft/control.sock"
@@ -24,13 +25,15 @@ _SUN_PATH: Final = 107  # bytes of a unix socket's path, less the closing NUL (L
 class Settings:
     """What ``weft serve`` runs with.
 
-    ``reconcile_interval`` is in seconds; ``docker`` is the path of Docker's socket.
+    ``reconcile_interval`` is in seconds; ``docker`` is the path of Docker's socket; ``pools`` are cut for networks that
+    weft gives addresses to and that name no subnet.
     """
 
     socket: Path
     control: Path
     state_dir: Path
     backend: str
+    pools: Bases
     log_level: str
     log_format: str
     reconcile_interval: int
@@ -106,6 +109,7 @@ TABLE: Final = (
     Setting("control", CONTROL, "the commands' socket", _socket),
     Setting("state_dir", "/var/lib/weft", "where the store lies", _path),
     Setting("backend", "bridge", "what backs a network that does not say: bridge", _one_of("bridge")),
+    Setting("pools", DEFAULT, "where weft's IPAM takes pools from: BASE/LENGTH/SIZE,...", parse_bases),
     Setting("log_level", "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")),
     Setting("log_format", "text", "text (logfmt) or json", _one_of("text", "json")),
     Setting("reconcile_interval", "60", "seconds between two looks at the whole host, 5 to 3600", _seconds(5, 3600)),

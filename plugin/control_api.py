@@ -37,6 +37,26 @@ class Shows(Protocol):
         """Return one endpoint."""
         ...
 
+    def pools(self) -> list[View]:
+        """Return all pools."""
+        ...
+
+    def pool(self, which: str) -> View:
+        """Return one pool."""
+        ...
+
+    def ports(self) -> list[View]:
+        """Return all published ports."""
+        ...
+
+    def add_port(self, which: str, text: str) -> list[View]:
+        """Publish a run of ports on a running container."""
+        ...
+
+    def remove_port(self, which: str, text: str) -> list[View]:
+        """Publish a run of ports no longer."""
+        ...
+
     def reconcile(self, *, dry_run: bool) -> list[View]:
         """Bring the host to what is wanted, or say what that would take."""
         ...
@@ -58,6 +78,18 @@ def control_blueprint(shows: Shows) -> Blueprint:
     reader("/networks/<short>", shows.network)
     reader("/endpoints", shows.endpoints)
     reader("/endpoints/<short>", shows.endpoint)
+    reader("/pools", shows.pools)
+    reader("/pools/<path:which>", shows.pool)
+
+    reader("/ports", shows.ports)
+
+    @blueprint.post("/endpoints/<which>/ports")
+    def add_port(which: str) -> Response:
+        return _json(shows.add_port(which, request.args.get("port", "")))
+
+    @blueprint.delete("/endpoints/<which>/ports")
+    def remove_port(which: str) -> Response:
+        return _json(shows.remove_port(which, request.args.get("port", "")))
 
     @blueprint.post("/reconcile")
     def reconcile() -> Response:

@@ -73,7 +73,7 @@ def network_api(driver: NetworkDriver) -> Blueprint:
 
     def create_endpoint(request: wire.CreateEndpoint) -> wire.EndpointCreated:
         wanted = translate.endpoint_request(request)
-        return translate.endpoint_reply(wanted, driver.create_endpoint(wanted))
+        return translate.endpoint_reply(request.interface, wanted, driver.create_endpoint(wanted))
 
     def join(request: wire.Join) -> wire.JoinedReply:
         return translate.join_reply(driver.join(request.network, request.endpoint, request.sandbox))

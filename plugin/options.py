@@ -16,10 +16,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_interface, ip_network
 from typing import Final
 
 from drivers.errors import InvalidRequest
+from drivers.model import Interface, IPNetwork
 from drivers.naming import is_link_name
+from plugin.pools import NAME
 
 LOG: Final = logging.getLogger(__name__)
 IGNORED: Final = "option ignored"
@@ -34,9 +37,11 @@ _PREFIX_BYTES: Final = 13  # leaves two digits of IFNAMSIZ for the number
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _OWN_LINK: Final = re.compile(r"wf[bhc][0-9a-z]{12}")
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MULTICAST_BIT: Final = 0x01
 _KERNELS_OWN: Final = frozenset(("all", "default", "lo"))
 
-Value = str | int | bool | None
+Value = str | int | bool | tuple[Interface, ...] | tuple[IPNetwork, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,17 @@ class NetworkSettings:
     mtu: int | None = None
     masquerade: bool = True
     interface_prefix: str = "eth"
+    relay: bool = True
+    allow: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """What the options of an endpoint ask for. ``addresses``: at most one of each family; a length may be left out."""
+
+    addresses: tuple[Interface, ...] = ()
+    mac: str | None = None
+    allow: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,38 @@ def _interface_prefix(text: str) -> str:
     return text or "eth"
 
 
+def _addresses(text: str) -> tuple[Interface, ...]:
+    """Read one address, or one of each family with a comma between."""
+    found = tuple(ip_interface(one.strip()) for one in text.split(","))
+    if len({one.version for one in found}) < len(found) or any(
+        one.ip.is_multicast or one.ip.is_loopback or one.ip.is_unspecified or getattr(one, "scope_id", None)
+        for one in found
+    ):
+        raise ValueError(text)
+    return found
+
+
+def _mac(text: str) -> str:
+    mac = text.lower().replace("-", ":")
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & _MULTICAST_BIT or not mac.strip("0:"):
+        raise ValueError(text)
+    return mac
+
+
+def _switch(text: str) -> bool:
+    return _boolean({"on": "true", "off": "false"}.get(text, text))
+
+
+def _sources(text: str) -> tuple[IPNetwork, ...]:
+    return tuple(ip_network(one.strip()) for one in text.split(","))
+
+
+def _pool(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
 def _one_of(*values: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in values:
@@ -111,6 +159,13 @@ def _only(truth: bool) -> Callable[[str], bool]:
 
 
 _NOT_YET: Final = "the rest is not in this version of weft"
+
+_ALLOW: Final = Option(
+    "weft.publish.allow",
+    "allow",
+    _sources,
+    "addresses and subnets with commas between, like 10.0.0.0/8,192.168.1.5: who may use a published port",
+)
 
 NETWORK_OPTIONS: Final = (
     Option("weft.backend", "backend", _one_of("bridge"), f"bridge; {_NOT_YET}"),
@@ -140,13 +195,38 @@ NETWORK_OPTIONS: Final = (
         _interface_prefix,
         f"the start of an interface's name, at most {_PREFIX_BYTES} bytes: its number is put behind it",
     ),
+    Option("weft.relay", "relay", _switch, "on or off: whether weft passes on what NAT cannot publish"),
+    _ALLOW,
     Option("com.docker.network.host_ipv4", "", _one_of(""), f"nothing; {_NOT_YET}"),
     Option("com.docker.network.host_ipv6", "", _one_of(""), f"nothing; {_NOT_YET}"),
 )
 """What ``docker network create -o`` may say."""
 
-ENDPOINT_OPTIONS: Final[tuple[Option, ...]] = ()
+ENDPOINT_OPTIONS: Final = (
+    Option(
+        "weft.ip",
+        "addresses",
+        _addresses,
+        "an address, or one of IPv4 and one of IPv6 with a comma between; with the prefix length (10.1.2.3/24) on a"
+        " network without IPAM",
+    ),
+    _ALLOW,
+    Option("weft.mac", "mac", _mac, "six bytes, like 02:42:ac:11:00:02: unicast (the first byte even), not all zero"),
+)
 """What ``--driver-opt`` may say."""
+
+POOL_OPTIONS: Final = (
+    Option(
+        "weft.pool",
+        "name",
+        _pool,
+        "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit",
+    ),
+)
+"""What ``--ipam-opt`` may say."""
+
+DOCKERS_POOL_KEYS: Final = frozenset(("RequestAddressType", "com.docker.network.ipam.serial"))
+"""Not options: what a swarm's manager itself puts into the map (20.10.24 to 28.5.2)."""
 
 DOCKERS_ENDPOINT_KEYS: Final = frozenset(
     ("com.docker.network.endpoint.exposedports", "com.docker.network.portmap", "com.docker.network.endpoint.macaddress")
@@ -165,9 +245,16 @@ def network_settings(given: Mapping[str, str]) -> NetworkSettings:
     return NetworkSettings(**_read(NETWORK_OPTIONS, given, "network"))  # type: ignore[arg-type]  # a row's parser fits its setting
 
 
-def check_endpoint_options(given: Mapping[str, object]) -> None:
-    """Raise :class:`InvalidRequest` for a ``--driver-opt`` that cannot be; this version knows none."""
-    _read(ENDPOINT_OPTIONS, {key: given[key] for key in given.keys() - DOCKERS_ENDPOINT_KEYS}, "endpoint")
+def endpoint_settings(given: Mapping[str, object]) -> EndpointSettings:
+    """Return what the ``--driver-opt`` of an endpoint ask for; raises :class:`InvalidRequest`."""
+    own = {key: given[key] for key in given.keys() - DOCKERS_ENDPOINT_KEYS}
+    return EndpointSettings(**_read(ENDPOINT_OPTIONS, own, "endpoint"))  # type: ignore[arg-type]  # as above
+
+
+def pool_name(given: Mapping[str, str]) -> str:
+    """Return the name that ``--ipam-opt weft.pool`` gives a pool, or ""; raises :class:`InvalidRequest`."""
+    own = {key: given[key] for key in given.keys() - DOCKERS_POOL_KEYS}
+    return str(_read(POOL_OPTIONS, own, "IPAM").get("name", ""))
 
 
 def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict[str, Value]:
@@ -217,7 +304,7 @@ def did_you_mean(key: str, known: Mapping[str, object]) -> str:
 
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")  # noqa: PLR2004 - a line of a terminal
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 @lru_cache(maxsize=1024)

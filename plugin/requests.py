@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import Literal
 
-from drivers.model import Address, IPNetwork, Subnet
-
-Protocol = Literal["tcp", "udp", "sctp"]
+from drivers.model import Address, IPNetwork, Subnet, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRequest:
     """A network to be made. Every option was understood and is in range; whether the host can do it is open.
 
-    ``bridge`` is the name the operator gave; ``mtu`` is in bytes; ``interface_prefix`` is how the container's
-    interfaces are called, before their number.
+    ``bridge`` is the name the operator gave; ``pools`` are those of its subnets that come from weft's own IPAM driver,
+    with their address spaces; ``mtu`` is in bytes; ``interface_prefix`` is how the container's interfaces are called,
+    before their number; ``relay`` and ``allow`` are of its published ports.
     """
 
     id: str
@@ -24,21 +22,26 @@ class NetworkRequest:
     internal: bool = False
     backend: str | None = None
     bridge: str | None = None
+    pools: tuple[tuple[str, IPNetwork], ...] = ()
     mtu: int | None = None
     masquerade: bool = True
     interface_prefix: str = "eth"
+    relay: bool = True
+    allow: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PortBinding:
-    """A run of container ports that the operator wants reached by host ports, as he wrote it.
+class PortRequest:
+    """A run of container ports that the operator wants reached by as many host ports, in the same order.
 
-    ``host_first`` 0: weft chooses. ``host_last`` may be above ``host_first`` for one container port: pick one.
+    ``host`` None: every address of the host. ``host_first`` 0: weft chooses the host port. Where there is one container
+    port, ``host_last`` may be above ``host_first``: any one of them.
     """
 
-    protocol: Protocol
-    container_port: int
-    host_address: Address | None = None
+    transport: Transport
+    container_first: int
+    count: int = 1
+    host: Address | None = None
     host_first: int = 0
     host_last: int = 0
 
@@ -52,7 +55,28 @@ class EndpointRequest:
     ipv4: IPv4Interface | None = None
     ipv6: IPv6Interface | None = None
     mac: str | None = None
-    ports: tuple[PortBinding, ...] = ()
+    ports: tuple[PortRequest, ...] = ()
+    allow: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRequest:
+    """A pool to be reserved. ``subnet`` None: any of IP ``version``; addresses are chosen ``within``, if given."""
+
+    space: str
+    version: int
+    subnet: IPNetwork | None = None
+    within: IPNetwork | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRequest:
+    """An address to be leased from a pool. ``address`` None: any; ``gateway``: it is to be the network's gateway."""
+
+    pool: str
+    address: Address | None = None
+    gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

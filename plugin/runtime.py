@@ -22,7 +22,7 @@ from drivers.registry import PLANNERS
 from drivers.resources import HOST, Key, Resource, Scope, Setting
 from plugin.deadline import Deadline
 from plugin.reconciler import Reconciler
-from plugin.store import EndpointRow, NetworkRow, Phase, Store
+from plugin.store import Bridges, EndpointRow, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Runtime:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._may_forward = False
         self._facts = HostFacts()
-        self._docker_links: frozenset[str] = frozenset()
+        self._bridges = store.bridges()
         self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1)))
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
@@ -79,11 +79,20 @@ class Runtime:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Watch the host, then look at everything from the reconciler's thread."""
+    def start(self, *, bridges_changed: Callable[[], None] = lambda: None) -> None:
+        """Watch the host, then look at everything from the reconciler's thread.
+
+        ``bridges_changed`` is called when a bridge that is not ours has come, gone, or got a port.
+        """
         self._facts = self._host.facts(may_forward=False)
-        for backend in self._host.backends.values():
-            self._watches.callback(backend.watch(self.dirty))
+
+        def changed(scope: Scope | None) -> None:
+            self.dirty(scope)
+            if scope == HOST:
+                bridges_changed()
+
+        for name, backend in self._host.backends.items():
+            self._watches.callback(backend.watch(changed if name == "kernel" else self.dirty))
         self._reconciler.start()
 
     def settled(self, seconds: float) -> bool:
@@ -105,11 +114,22 @@ class Runtime:
         if self._store.use().networks:
             self.converge(HOST, deadline)
 
-    def know_docker_links(self, names: frozenset[str]) -> None:
-        """Take note of the names of Docker's own bridges."""
-        if names != self._docker_links:
-            self._docker_links = names
+    def judge_bridges(self, dockers: frozenset[str] | None) -> None:
+        """Take note of which bridges Docker's list says are its own; ``None``: it could not be read.
+
+        Every other bridge that is there now is the operator's, unless its name is Docker's kind of name.
+        """
+        known = self._bridges
+        there = self._host.facts(may_forward=self._may_forward).operator_links
+        found = Bridges(known.dockers if dockers is None else dockers, there)
+        if found != known:
+            self._store.keep_bridges(found)
+            self._bridges = found
             self.dirty(HOST)
+
+    def keys(self, scope: Scope) -> frozenset[Key]:
+        """Return where a scope's resources are by what is stored now: taken before a change that leaves some behind."""
+        return self._plan(scope).keys
 
     def converge(
         self,
@@ -207,7 +227,8 @@ class Runtime:
         if scope == HOST:
             if refresh:
                 self._refresh()
-            wanted = _host_plan(self._facts, replace(self._store.use(), docker_links=self._docker_links))
+            facts = replace(self._facts, operator_links=self._facts.operator_links & self._bridges.judged)
+            wanted = _host_plan(facts, replace(self._store.use(), docker_links=self._bridges.dockers))
             keys = self._host_keys | _keys(wanted)
             self._host_keys = keys
             return Plan(wanted, keys)
@@ -222,11 +243,14 @@ class Runtime:
     def _plan_row(self, row: NetworkRow | EndpointRow) -> tuple[Resource, ...]:
         match row:
             case NetworkRow(network=network):
+                network = replace(network, loopback=self._store.ports.to_loopback(network.id))
                 return PLANNERS[network.backend].network(self._facts, network)
             case EndpointRow(endpoint=endpoint):
                 owner = self._store.network(endpoint.network)
                 if owner is None:
                     return ()
+                if row.external:
+                    endpoint = replace(endpoint, published=self._store.ports.of(endpoint.id))
                 return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
 
     def _refresh(self) -> None:

@@ -12,10 +12,11 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from flask import Flask, abort, request
+from flask import Flask, Response, request
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
@@ -25,17 +26,21 @@ from drivers.marks import Marks
 from drivers.resources import Scope
 from plugin import __version__, logs
 from plugin.app import create_app
+from plugin.calls import reply
 from plugin.control_api import control_blueprint
 from plugin.docker import Docker
+from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.engine import Engine
 from plugin.engine.networks import Networks
 from plugin.engine.orphans import Orphans
+from plugin.engine.ports import Ports
 from plugin.engine.refusal import RefusedDriver, RefusedViews
 from plugin.engine.views import Views
 from plugin.errors import sentence
 from plugin.runtime import Runtime
 from plugin.store import Database, Store
+from plugin.wire import Failure
 
 if TYPE_CHECKING:
     from plugin.config import Settings
@@ -53,6 +58,7 @@ BuildHost = Callable[[Marks, Callable[[str], Scope | None]], Host]
 def serve(settings: Settings, build_host: BuildHost = Host) -> int:
     """Run weft until SIGTERM; return the exit code. Says "already running, pid N" and binds nothing if it is."""
     logs.setup(settings.log_level, settings.log_format)
+    os.umask(0o077)  # what weft keeps is root's alone, wherever it is kept
     for directory in (settings.state_dir, settings.control.parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.socket.parent.mkdir(parents=True, exist_ok=True)
@@ -129,26 +135,29 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         runtime = Runtime(store, host, interval=settings.reconcile_interval)
         networks = Networks(store, runtime, host, backend=settings.backend)
         endpoints = Endpoints(store, runtime, host)
+        ports = Ports(store, runtime, host, endpoints)
+        addresses = Addresses(store, host, bases=settings.pools)
         docker = Docker(settings.docker)
         orphans = Orphans(
             store,
             docker,
+            addresses,
             delete_network=networks.delete,
             delete_endpoint=endpoints.delete,
             is_plugged=host.is_plugged,
-            tell_bridges=runtime.know_docker_links,
+            tell_bridges=runtime.judge_bridges,
             interval=settings.reconcile_interval,
         )
         _settle(store, host.epoch())
         parts.callback(runtime.stop)
-        runtime.start()
+        runtime.start(bridges_changed=orphans.look_soon)
         if not runtime.settled(SETTLE_SECONDS):
             log.warning("still bringing the host to what is wanted", extra={"waited_seconds": SETTLE_SECONDS})
         parts.callback(orphans.stop)
         orphans.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
-        engine = Engine(networks, endpoints, runtime, look_soon=orphans.look_soon)
-        return _guarded(create_app(engine, control_blueprint(Views(store, runtime, docker, host))), settings)
+        engine = Engine(networks, endpoints, ports, addresses, runtime, look_soon=orphans.look_soon)
+        return _guarded(create_app(engine, control_blueprint(Views(store, runtime, ports, docker, host))), settings)
 
     def _wait_for_predecessor(self) -> None:
         """Wait until the worker before this one (SIGHUP, or a killed master's) has let go of the host and the store."""
@@ -170,6 +179,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 def _settle(store: Store, epoch: str) -> None:
     """Withdraw what was never answered, and after a power-off every endpoint: their containers are gone."""
     store.withdraw_unanswered()
+    store.ports.release_idle()
     if store.epoch != epoch:
         gone = [row.id for row in store.endpoints()]
         if gone:
@@ -190,10 +200,12 @@ def _guarded(app: Flask, settings: Settings) -> Flask:
     """Serve the commands by the control socket only, and Docker by its own only."""
 
     @app.before_request
-    def by_its_own_socket() -> None:
+    def by_its_own_socket() -> Response | None:
         name = request.environ["gunicorn.socket"].getsockname()
         by_control = name == str(settings.control)
-        if by_control != (request.blueprint == CONTROL):
-            abort(404, f"{request.path} is not served on {name}")
+        if by_control == (request.blueprint == CONTROL):
+            return None
+        said = f"{request.path} is not served on {name}"
+        return reply(Failure(err=said, error=said), HTTPStatus.NOT_FOUND)
 
     return app

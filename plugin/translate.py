@@ -10,22 +10,29 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import combinations
-from typing import Final
+from typing import Final, TypeVar
 
 from drivers.errors import InvalidRequest
-from drivers.model import Address, Interface, IPNetwork, Subnet
+from drivers.model import Address, Interface, IPNetwork, Subnet, Transport
 from plugin import options, wire
-from plugin.requests import EndpointRequest, Joined, NetworkRequest, PortBinding, Protocol, Route
+from plugin.pools import LOCAL, NAME, SWARM, PoolId, is_unicast
+from plugin.ports import Row, runs
+from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest, Route
 
 NULL_SPACE: Final = "null"
 """The address space of Docker's null IPAM driver: its pool, ``0.0.0.0/0``, says that there is none."""
 
-PROTOCOLS: Final[dict[int, Protocol]] = {6: "tcp", 17: "udp", 132: "sctp"}
+TRANSPORTS: Final[dict[int, Transport]] = {6: "tcp", 17: "udp", 132: "sctp"}
 
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_TYPE: Final = "RequestAddressType"
+_GATEWAY: Final = "com.docker.network.gateway"
 _MULTICAST_BIT: Final = 0x01
 _HAS_BROADCAST: Final = 30  # the longest prefix with a network and a broadcast address (RFC 3021)
+
+I = TypeVar("I", ipaddress.IPv4Interface, ipaddress.IPv6Interface)  # noqa: E741 - an interface
 
 
 # -- networks -------------------------------------------------------------------------------------------------------
@@ -36,7 +43,7 @@ def network_request(call: wire.CreateNetwork) -> NetworkRequest:
     settings = options.network_settings(call.options.generic)
     subnets = tuple(_subnets(call))
     _check_apart(subnets)
-    speaks6 = any(subnet.version == 6 for subnet in subnets)  # noqa: PLR2004 - IPv6 is called 6
+    speaks6 = any(subnet.version == 6 for subnet in subnets)
     if settings.mtu is not None and settings.mtu < options.IPV6_MTU and speaks6:
         raise InvalidRequest(
             f"{options.MTU}={settings.mtu} contradicts the IPv6 subnet: IPv6 needs {options.IPV6_MTU} or more"
@@ -48,9 +55,16 @@ def network_request(call: wire.CreateNetwork) -> NetworkRequest:
         internal=bool(call.options.internal),
         backend=settings.backend,
         bridge=settings.bridge,
+        pools=tuple(
+            (pool.space, pool.pool.network)
+            for pool in (*call.ipv4, *call.ipv6)
+            if pool.space in {LOCAL, SWARM} and pool.pool is not None
+        ),
         mtu=settings.mtu,
         masquerade=settings.masquerade,
         interface_prefix=settings.interface_prefix,
+        relay=settings.relay,
+        allow=settings.allow,
     )
 
 
@@ -80,13 +94,13 @@ def _subnets(call: wire.CreateNetwork) -> Iterator[Subnet]:
 
 
 def _subnet(network: IPNetwork, gateway: Interface | None) -> Subnet:
-    if network.prefixlen == 0 or network.is_multicast or network.is_loopback:
+    if not is_unicast(network):
         raise InvalidRequest(f"subnet {network} cannot be: allowed is a range of unicast addresses")
     if gateway is None:
         return Subnet(network=network)
     if gateway.ip not in network:
         raise InvalidRequest(f"gateway {gateway.ip} is outside its subnet {network}: choose one from it with --gateway")
-    if network.version == 4 and network.prefixlen <= _HAS_BROADCAST:  # noqa: PLR2004 - IPv4 is called 4
+    if network.version == 4 and network.prefixlen <= _HAS_BROADCAST:
         for what, address in (("network", network.network_address), ("broadcast", network.broadcast_address)):
             if gateway.ip == address:
                 raise InvalidRequest(
@@ -106,15 +120,43 @@ def _check_apart(subnets: Iterable[Subnet]) -> None:
 
 def endpoint_request(call: wire.CreateEndpoint) -> EndpointRequest:
     """Return the endpoint that is asked for; raises :class:`InvalidRequest`."""
-    options.check_endpoint_options(call.options.flat)
+    settings = options.endpoint_settings(call.options.flat)
+    given = call.interface
     return EndpointRequest(
         network=call.network,
         id=call.endpoint,
-        ipv4=call.interface.ipv4,
-        ipv6=call.interface.ipv6,
-        mac=mac_address(call.interface.mac) if call.interface.mac else None,
-        ports=_ports(call.options.ports),
+        ipv4=_chosen(given.ipv4, settings.addresses, ipaddress.IPv4Interface),
+        ipv6=_chosen(given.ipv6, settings.addresses, ipaddress.IPv6Interface),
+        mac=_chosen_mac(mac_address(given.mac) if given.mac else None, settings.mac),
+        ports=runs(map(_row, call.options.ports)),
+        allow=settings.allow,
     )
+
+
+def _chosen(given: I | None, options: Iterable[Interface], kind: type[I]) -> I | None:
+    """Return the address that Docker's IPAM gave, or ``weft.ip``'s where there is no IPAM; both must be equal."""
+    wanted = next((one for one in options if isinstance(one, kind)), None)
+    if wanted is None:
+        return given
+    if given is None:
+        if wanted.network.prefixlen == wanted.max_prefixlen:
+            raise InvalidRequest(
+                f"weft.ip={wanted.ip} lacks its prefix length: this network has no IPAM and no subnet to take it from;"
+                f" say it like weft.ip={wanted.ip}/24"
+            )
+        return wanted
+    if wanted.ip != given.ip:
+        raise InvalidRequest(
+            f"weft.ip={wanted.ip} contradicts {given.ip}, which the network's IPAM driver chose before weft was asked:"
+            f" choose it with --ip (--ip6) {wanted.ip}; weft.ip is for networks of --ipam-driver null"
+        )
+    return given
+
+
+def _chosen_mac(given: str | None, wanted: str | None) -> str | None:
+    if given and wanted and given != wanted:
+        raise InvalidRequest(f"weft.mac={wanted} contradicts --mac-address {given}: leave one of them out")
+    return given or wanted
 
 
 def mac_address(text: str) -> str:
@@ -129,21 +171,12 @@ def mac_address(text: str) -> str:
     return mac
 
 
-def _ports(rows: Iterable[wire.PortRow]) -> tuple[PortBinding, ...]:
-    """Return the published ports, each once and in order: Docker sends them in the random order of a Go map."""
-    bindings = {_binding(row) for row in rows}
-    return tuple(
-        sorted(
-            bindings, key=lambda b: (b.protocol, b.container_port, str(b.host_address or ""), b.host_first, b.host_last)
-        )
-    )
-
-
-def _binding(row: wire.PortRow) -> PortBinding:
-    protocol = PROTOCOLS.get(row.get("protocol", 0))
+def _row(row: wire.PortRow) -> Row:
+    """Return a row of Docker's, checked."""
+    transport = TRANSPORTS.get(row.get("protocol", 0))
     port = row.get("container_port", 0)
-    if protocol is None or port == 0:
-        allowed = ", ".join(f"{name} ({number})" for number, name in PROTOCOLS.items())
+    if transport is None or port == 0:
+        allowed = ", ".join(f"{name} ({number})" for number, name in TRANSPORTS.items())
         raise InvalidRequest(
             f"published port {port} of protocol {row.get('protocol', 0)} cannot be: allowed is 1 to 65535 of {allowed}"
         )
@@ -151,22 +184,16 @@ def _binding(row: wire.PortRow) -> PortBinding:
     last = row.get("host_last", 0) or first
     if last < first or (last and not first):
         raise InvalidRequest(
-            f"host ports {first}-{last} for {port}/{protocol} cannot be: allowed is first-last, upwards"
+            f"host ports {first}-{last} for {port}/{transport} cannot be: allowed is first-last, upwards"
         )
-    return PortBinding(
-        protocol=protocol,
-        container_port=port,
-        host_address=_host_address(row.get("host_address", "")),
-        host_first=first,
-        host_last=last,
-    )
+    return transport, _host_address(row.get("host_address", "")), port, first, last
 
 
-def _host_address(text: str) -> Address | None:
-    if not text:
-        return None
+@lru_cache(maxsize=64)
+def _host_address(text: str) -> str:
+    """Return a host address as it is spelled everywhere in weft; thousands of rows have the same."""
     try:
-        return ipaddress.ip_address(text)
+        return str(ipaddress.ip_address(text)) if text else ""
     except ValueError as error:
         raise InvalidRequest(f"host address {text[:80]!r} of a published port is no IP address") from error
 
@@ -174,9 +201,60 @@ def _host_address(text: str) -> Address | None:
 # -- replies --------------------------------------------------------------------------------------------------------
 
 
-def endpoint_reply(request: EndpointRequest, mac: str) -> wire.EndpointCreated:
-    """Return the reply to CreateEndpoint: the MAC only where Docker had none; it takes no change (all engines)."""
-    return wire.EndpointCreated(interface=wire.GivenInterface(mac="" if request.mac else mac))
+def endpoint_reply(given: wire.EndpointInterface, request: EndpointRequest, mac: str) -> wire.EndpointCreated:
+    """Return the reply to CreateEndpoint: only what Docker had not decided; it takes no change (all engines)."""
+    return wire.EndpointCreated(
+        interface=wire.GivenInterface(
+            ipv4="" if given.ipv4 else str(request.ipv4 or ""),
+            ipv6="" if given.ipv6 else str(request.ipv6 or ""),
+            mac="" if given.mac else mac,
+        )
+    )
+
+
+# -- pools and addresses --------------------------------------------------------------------------------------------
+
+
+def pool_request(call: wire.RequestPool) -> PoolRequest:
+    """Return the pool that is asked for; raises :class:`InvalidRequest`.
+
+    The subnet itself tells its IP version: a swarm's manager asks for IPv6 pools with V6 false (20.10.24, 28.5.2).
+    """
+    space = call.space or LOCAL
+    if not NAME.fullmatch(space):
+        raise InvalidRequest(f"address space {space[:80]!r} cannot be: allowed are {LOCAL} and {SWARM}")
+    name = options.pool_name(call.options)
+    if call.pool is None:
+        if call.subpool is not None:
+            raise InvalidRequest(
+                f"--ip-range {call.subpool} needs the subnet that it is a part of: name it with --subnet"
+            )
+        return PoolRequest(space=space, version=6 if call.v6 else 4, name=name)
+    if not is_unicast(call.pool):
+        raise InvalidRequest(f"subnet {call.pool} cannot be: allowed is a range of unicast addresses")
+    if call.subpool is not None and (
+        call.subpool.version != call.pool.version or not _contains(call.pool, call.subpool)
+    ):
+        raise InvalidRequest(f"--ip-range {call.subpool} is not within --subnet {call.pool}: choose a part of it")
+    if PoolId(space, call.pool, call.subpool).choice is None:
+        raise InvalidRequest(
+            f"--ip-range {call.subpool} has no address that an interface can have: choose a larger one"
+        )
+    return PoolRequest(space=space, version=call.pool.version, subnet=call.pool, within=call.subpool, name=name)
+
+
+def _contains(network: IPNetwork, part: IPNetwork) -> bool:
+    return part.network_address in network and part.broadcast_address in network
+
+
+def pool_reply(pool: PoolId) -> wire.PoolGranted:
+    """Return the reply to RequestPool."""
+    return wire.PoolGranted(id=str(pool), pool=str(pool.subnet))
+
+
+def address_request(call: wire.RequestAddress) -> AddressRequest:
+    """Return the address that is asked for. A swarm's manager repeats every ``--ipam-opt`` here: judged before."""
+    return AddressRequest(pool=call.pool, address=call.address, gateway=call.options.get(_TYPE) == _GATEWAY)
 
 
 def join_reply(joined: Joined) -> wire.JoinedReply:

@@ -18,6 +18,8 @@ from typing import Annotated, Final, Generic, Literal, TypeVar, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from typing_extensions import TypedDict
 
+from plugin.pools import LOCAL, SWARM
+
 BODY_LIMIT: Final = 16 * 1024 * 1024
 """Bytes. A container that publishes 10,000 ports is 1.25 MB, so this is twelve such containers in one."""
 
@@ -38,6 +40,21 @@ def _interface(value: object) -> object:
     if isinstance(parsed, ipaddress.IPv6Interface) and parsed.scope_id is not None:
         raise ValueError("an address with a zone is no address of a network")
     return parsed
+
+
+def _network(value: object) -> object:
+    """Parse a subnet; host bits are forgiven, as Docker forgives them (20.10.24)."""
+    return ipaddress.ip_network(value, strict=False) if isinstance(value, str) and value else _none(value)
+
+
+def _address(value: object) -> object:
+    """Parse an address, with or without a prefix length behind it."""
+    parsed = _interface(value)
+    return parsed.ip if isinstance(parsed, ipaddress.IPv4Interface | ipaddress.IPv6Interface) else parsed
+
+
+def _none(value: object) -> object:
+    return None if value == "" else value
 
 
 def _or(empty: object) -> BeforeValidator:
@@ -71,6 +88,9 @@ AnyIP = Annotated[
     _ip(ipaddress.IPv4Interface, ipaddress.IPv6Interface),
     _TEXT,
 ]
+Subnet = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network | None, BeforeValidator(_network), _TEXT]
+IPAddress = Annotated[ipaddress.IPv4Address | ipaddress.IPv6Address | None, BeforeValidator(_address), _TEXT]
+PoolName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -197,8 +217,8 @@ class RequestPool(Request):
     """Reserve an address pool: the one that is named, or any."""
 
     space: Text = Field(default="", alias="AddressSpace")
-    pool: Text = Field(default="", alias="Pool")
-    subpool: Text = Field(default="", alias="SubPool")
+    pool: Subnet = Field(default=None, alias="Pool")
+    subpool: Subnet = Field(default=None, alias="SubPool")
     options: Flat = Field(default={}, alias="Options")
     v6: bool = Field(default=False, alias="V6")
 
@@ -206,22 +226,22 @@ class RequestPool(Request):
 class ReleasePool(Request):
     """Give a pool back."""
 
-    pool: Text = Field(alias="PoolID")
+    pool: PoolName = Field(alias="PoolID")
 
 
 class RequestAddress(Request):
     """Reserve an address of a pool: the one that is named, or any."""
 
-    pool: Text = Field(alias="PoolID")
-    address: Text = Field(default="", alias="Address")
+    pool: PoolName = Field(alias="PoolID")
+    address: IPAddress = Field(default=None, alias="Address")
     options: Flat = Field(default={}, alias="Options")
 
 
 class ReleaseAddress(Request):
     """Give an address back; it comes without its prefix length."""
 
-    pool: Text = Field(alias="PoolID")
-    address: Text = Field(alias="Address")
+    pool: PoolName = Field(alias="PoolID")
+    address: IPAddress = Field(alias="Address")
 
 
 # -- replies --------------------------------------------------------------------------------------------------------
@@ -274,6 +294,8 @@ class Allocated(Reply):
 class GivenInterface(Reply):
     """What the driver adds to the interface; an empty text adds nothing."""
 
+    ipv4: str = Field(default="", alias="Address")
+    ipv6: str = Field(default="", alias="AddressIPv6")
     mac: str = Field(default="", alias="MacAddress")
 
 
@@ -324,8 +346,8 @@ class IpamCapabilities(Reply):
 class AddressSpaces(Reply):
     """The names under which Docker asks for pools: of one host, of a swarm."""
 
-    local: str = Field(default="weft-local", alias="LocalDefaultAddressSpace")
-    swarm: str = Field(default="weft-global", alias="GlobalDefaultAddressSpace")
+    local: str = Field(default=LOCAL, alias="LocalDefaultAddressSpace")
+    swarm: str = Field(default=SWARM, alias="GlobalDefaultAddressSpace")
 
 
 class PoolGranted(Reply):

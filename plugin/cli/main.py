@@ -55,6 +55,25 @@ def parser() -> argparse.ArgumentParser:
         _reader(group, "ls", ls, f"list the {noun}s")
         _reader(group, "inspect", inspect, f"show one {noun}").add_argument("id", help="its id, or the beginning of it")
 
+    pool = verbs.add_parser("pool", help="the address pools that weft manages (--ipam-driver weft)")
+    pools = pool.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _reader(pools, "ls", show.pool_ls, "list the pools, and how full they are")
+    _reader(pools, "inspect", show.pool_inspect, "show who holds the addresses of one pool").add_argument(
+        "pool", help="its id, subnet or name, or the beginning of its network's id"
+    )
+
+    ports = verbs.add_parser("port", help="published ports, which Docker does not show for weft").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    _reader(ports, "ls", show.port_ls, "list the published ports")
+    for verb, answer, meaning in (
+        ("add", show.port_add, "publish a port of a running container, until it stops"),
+        ("rm", show.port_rm, "publish a port no longer"),
+    ):
+        change = _reader(ports, verb, answer, meaning)
+        change.add_argument("endpoint", help="the container's name, or its endpoint's id or the beginning of it")
+        change.add_argument("port", help="[ADDRESS:][HOSTPORT:]PORT[/tcp|udp|sctp], as for docker run -p")
+
     reconcile = _reader(verbs, "reconcile", show.reconcile, "bring the host to what is wanted, now")
     reconcile.add_argument(
         "--dry-run", action="store_true", help="only say what that would take; exit code 1 if anything"

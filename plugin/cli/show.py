@@ -18,6 +18,7 @@ Answer = Callable[[argparse.Namespace], int]
 View = dict[str, Any]
 
 _SHORT: Final = 12
+_READABLE: Final = 10**9
 
 
 def status(options: argparse.Namespace) -> int:
@@ -102,9 +103,90 @@ def endpoint_inspect(options: argparse.Namespace) -> int:
     return _inspect(options, f"/v1/endpoints/{quote(options.id, safe='')}")
 
 
+def pool_ls(options: argparse.Namespace) -> int:
+    """List the pools."""
+    views = _get("/v1/pools")
+    if not _json(options, views):
+        _table(
+            ("SUBNET", "RANGE", "NAME", "SPACE", "NETWORK", "USED", "OF", "%"),
+            (
+                (
+                    view["subnet"],
+                    view["range"] or "-",
+                    view["name"] or "-",
+                    view["space"],
+                    view["network_name"] or (view["network"] or "-")[:_SHORT],
+                    str(view["used"]),
+                    _number(view["size"]),
+                    f"{view['percent']:g}",
+                )
+                for view in views
+            ),
+        )
+    return 0
+
+
+def pool_inspect(options: argparse.Namespace) -> int:
+    """Show one pool, and who holds its addresses."""
+    view = _get(f"/v1/pools/{quote(options.pool, safe='')}")
+    if not _json(options, view):
+        network = view["network_name"] or (view["network"] or "no network that weft knows")[:_SHORT]
+        _say(f"{view['id']}: {view['used']} of {_number(view['size'])} addresses held, on {network}")
+        _table(
+            ("ADDRESS", "KIND", "NAME", "ENDPOINT", "SINCE"),
+            (
+                (one["address"], one["kind"], one["name"] or "-", (one["endpoint"] or "-")[:_SHORT], one["since"])
+                for one in view["held"]
+            ),
+        )
+    return 0
+
+
+def _number(size: int) -> str:
+    """Write a number of addresses, one that nobody can read as a power of two."""
+    return str(size) if size < _READABLE else f"2^{size.bit_length()}"
+
+
+def port_ls(options: argparse.Namespace) -> int:
+    """List the published ports."""
+    return _ports(options, _get("/v1/ports"))
+
+
+def port_add(options: argparse.Namespace) -> int:
+    """Publish a port of a running container."""
+    return _ports(options, _ask("POST", _ports_of(options)))
+
+
+def port_rm(options: argparse.Namespace) -> int:
+    """Publish a port no longer."""
+    return _ports(options, _ask("DELETE", _ports_of(options)))
+
+
+def _ports_of(options: argparse.Namespace) -> str:
+    return f"/v1/endpoints/{quote(options.endpoint, safe='')}/ports?port={quote(options.port, safe='')}"
+
+
+def _ports(options: argparse.Namespace, views: list[View]) -> int:
+    if not _json(options, views):
+        _table(
+            ("ENDPOINT", "CONTAINER", "HOST", "CONTAINER PORTS", "BY"),
+            (
+                (
+                    view["endpoint"][:_SHORT],
+                    view["container"] or "-",
+                    view["host"],
+                    f"{view['container_ports']}/{view['transport']}",
+                    view["by"],
+                )
+                for view in views
+            ),
+        )
+    return 0
+
+
 def reconcile(options: argparse.Namespace) -> int:
     """Bring the host to what is wanted, or say what that would take."""
-    findings = ask(control_path(os.environ), "POST", f"/v1/reconcile?dry_run={int(options.dry_run)}")
+    findings = _ask("POST", f"/v1/reconcile?dry_run={int(options.dry_run)}")
     if not _json(options, findings):
         _findings(findings, none="nothing to do: the host is as wanted")
     wrong = any(finding["problems"] for finding in findings)
@@ -134,7 +216,11 @@ def _findings(findings: Iterable[View], *, none: str) -> None:
 
 
 def _get(target: str) -> Any:  # noqa: ANN401 - JSON
-    return ask(control_path(os.environ), "GET", target)
+    return _ask("GET", target)
+
+
+def _ask(method: str, target: str) -> Any:  # noqa: ANN401 - JSON
+    return ask(control_path(os.environ), method, target)
 
 
 def _json(options: argparse.Namespace, view: object) -> bool:

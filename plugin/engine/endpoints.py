@@ -7,8 +7,8 @@ import logging
 from drivers.contract import Step
 from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.model import Endpoint, Network
-from drivers.naming import endpoint_mac, link_name
-from drivers.resources import Rank
+from drivers.naming import LINK_GROUP, endpoint_mac, link_name
+from drivers.resources import Rank, scope_of
 from plugin.deadline import Deadline
 from plugin.engine.networks import HostLooks
 from plugin.requests import EndpointRequest, Joined
@@ -33,7 +33,8 @@ class Endpoints:
         An address whose holder is dead (Docker lost track of it: facts/docker-wire.md 6) is taken over; a live holder
         is a :class:`Conflict` that names it.
         """
-        network = self._network(request.network).network
+        network = self.network(request.network).network
+        self._check_bridge(network, deadline)
         row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports)
         known = self._store.endpoint(request.id)
         if known and known.phase is not Phase.DELETING:
@@ -71,8 +72,8 @@ class Endpoints:
 
     def join(self, ident: str, sandbox: str) -> Joined:
         """Take note of the container's namespace and say what Docker has to move there."""
-        row = self._ready(ident)
-        network = self._network(row.endpoint.network)
+        row = self.ready(ident)
+        network = self.network(row.endpoint.network)
         self._store.set_sandbox(ident, sandbox)
         return Joined(
             link=row.endpoint.peer,
@@ -85,16 +86,8 @@ class Endpoints:
         """Take note that the container has left; of the unknown there is nothing to note."""
         self._store.set_sandbox(ident, None)
 
-    def program_external(self, ident: str) -> None:
-        """Take note that the container reaches the world by this endpoint. Comes several times in its life."""
-        self._ready(ident)
-        self._store.set_external(ident, external=True)
-
-    def revoke_external(self, ident: str) -> None:
-        """Take note that it does so no longer. Comes without a Program before it, too."""
-        self._store.set_external(ident, external=False)
-
-    def _network(self, ident: str) -> NetworkRow:
+    def network(self, ident: str) -> NetworkRow:
+        """Return a network that was promised. Raises :class:`NotFound`."""
         row = self._store.network(ident)
         if row is None or row.phase is not Phase.READY:
             raise NotFound(
@@ -103,20 +96,32 @@ class Endpoints:
             )
         return row
 
-    def _ready(self, ident: str) -> EndpointRow:
+    def ready(self, ident: str) -> EndpointRow:
+        """Return an endpoint that was promised. Raises :class:`NotFound`."""
         row = self._store.endpoint(ident)
         if row is None or row.phase is not Phase.READY:
             raise NotFound(f"weft has no endpoint {ident[:12]}; see `weft endpoint ls`, then start the container again")
         return row
 
+    def _check_bridge(self, network: Network, deadline: Deadline) -> None:
+        """Plug into nobody else's bridge, and into one that is gone not before it is there again."""
+        bridge = self._host.link(network.link)
+        if bridge is None:
+            self._runtime.converge(scope_of(network.id), deadline)
+        elif not network.adopted and bridge.group != LINK_GROUP:
+            raise Conflict(
+                f"network {network.id[:12]}: the link {network.link} is not weft's any longer, but somebody's "
+                f"{bridge.kind}; remove it (`ip link del`), and weft makes its own again"
+            )
+
     @staticmethod
     def _decide(network: Network, request: EndpointRequest) -> Endpoint:
         """Return the endpoint with every choice made: its links and its MAC."""
         for address in (request.ipv4, request.ipv6):
-            if address is not None and not any(address.ip in subnet.network for subnet in network.subnets):
-                allowed = (
-                    ", ".join(str(subnet.network) for subnet in network.subnets) or "no address: it is layer 2 only"
-                )
+            if address is None or not network.subnets:  # without subnets there is no IPAM: weft.ip says what it says
+                continue
+            if not any(address.ip in subnet.network for subnet in network.subnets):
+                allowed = ", ".join(str(subnet.network) for subnet in network.subnets)
                 raise InvalidRequest(
                     f"endpoint {request.id[:12]}: {address.ip} is not in network {network.id[:12]}; allowed: {allowed}"
                 )
@@ -128,6 +133,7 @@ class Endpoints:
             mac=request.mac or endpoint_mac(network.id, request.ipv4 or request.ipv6, request.id),
             ipv4=request.ipv4,
             ipv6=request.ipv6,
+            allow=request.allow or network.allow,
         )
 
     def _dead_holders(self, endpoint: Endpoint) -> list[EndpointRow]:
@@ -161,11 +167,6 @@ class Endpoints:
         said = {"endpoint": row.id[:12], "network": endpoint.network[:12]}
         said["addresses"] = ",".join(str(address.ip) for address in endpoint.addresses) or "none"
         log.info("endpoint created", extra=said)
-        if row.ports:
-            log.warning(
-                "published ports are not in this version: nothing listens on them",
-                extra={**said, "ports": len(row.ports), "instead": "reach the container by its address from this host"},
-            )
 
 
 def _is_bare_link(step: Step) -> bool:

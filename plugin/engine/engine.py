@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from drivers.model import Address, Interface
 from plugin.deadline import Deadline
+from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
-from plugin.requests import EndpointRequest, Joined, NetworkRequest
+from plugin.engine.ports import Ports
+from plugin.pools import PoolId
+from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest
 from plugin.runtime import Runtime
 
 
@@ -15,11 +19,20 @@ class Engine:
     """The driver calls, in Docker's order. Each raises one of ``drivers.errors``, or a group of them."""
 
     def __init__(
-        self, networks: Networks, endpoints: Endpoints, runtime: Runtime, *, look_soon: Callable[[], None]
+        self,
+        networks: Networks,
+        endpoints: Endpoints,
+        ports: Ports,
+        addresses: Addresses,
+        runtime: Runtime,
+        *,
+        look_soon: Callable[[], None],
     ) -> None:
         """Answer with these use cases; ``look_soon`` has Docker's own list looked at."""
         self._networks = networks
         self._endpoints = endpoints
+        self._ports = ports
+        self._addresses = addresses
         self._runtime = runtime
         self._look_soon = look_soon
 
@@ -37,7 +50,9 @@ class Engine:
 
     def delete_endpoint(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
         """Remove an endpoint; of the unknown, succeed."""
-        self._endpoints.delete(endpoint, self._called())
+        deadline = self._called()
+        self._ports.revoke(endpoint, deadline)
+        self._endpoints.delete(endpoint, deadline)
 
     def join(self, network: str, endpoint: str, sandbox: str) -> Joined:  # noqa: ARG002 - endpoint ids are unique
         """Say what Docker has to move into a sandbox."""
@@ -48,12 +63,32 @@ class Engine:
         self._endpoints.leave(endpoint)
 
     def program_external(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
-        """Take note that an endpoint is its container's way out."""
-        self._endpoints.program_external(endpoint)
+        """Publish an endpoint's ports: it is its container's way out."""
+        self._ports.program(endpoint, self._called())
 
     def revoke_external(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
-        """Take note that it is not any longer; of the unknown, succeed."""
-        self._endpoints.revoke_external(endpoint)
+        """Publish them no longer; of the unknown, succeed."""
+        self._ports.revoke(endpoint, self._called())
+
+    def greet(self) -> None:
+        """Take note that a dockerd has just started, or uses weft for the first time."""
+        self._addresses.greet()
+
+    def request_pool(self, request: PoolRequest) -> PoolId:
+        """Reserve a pool."""
+        return self._addresses.request_pool(request)
+
+    def release_pool(self, pool: str) -> None:
+        """Give a pool back; of the unknown, succeed."""
+        self._addresses.release_pool(pool)
+
+    def request_address(self, request: AddressRequest) -> Interface:
+        """Lease an address."""
+        return self._addresses.request_address(request)
+
+    def release_address(self, pool: str, address: Address) -> None:
+        """Give an address back; of the unknown, succeed."""
+        self._addresses.release_address(pool, address)
 
     def suspect(self) -> None:
         """Have Docker's own list looked at soon: a call lost its body, or clashed with what Docker may not know."""

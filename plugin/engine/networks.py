@@ -55,7 +55,7 @@ class Networks:
             log.info("network is there already", extra={"network": known.id[:12]})
             return
         self._check_subnets(row.network)
-        self._store.add_network(row)
+        self._store.add_network(row, pools=request.pools)
         try:
             self._runtime.converge(HOST, deadline)
             self._runtime.converge(row.scope, deadline)
@@ -96,6 +96,8 @@ class Networks:
             mtu=request.mtu or (theirs.mtu if theirs else None),
             internal=request.internal,
             masquerade=request.masquerade,
+            relay=request.relay,
+            allow=request.allow,
         )
 
     def _operators_bridge(self, ident: str, name: str) -> LinkInfo | None:

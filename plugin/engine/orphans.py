@@ -2,7 +2,8 @@
 
 Docker never tells of a deletion that happened while weft was down, nor of one whose dockerd was killed in the middle
 (facts/docker-wire.md 2 and 6). Its own list is the only witness, so nothing is concluded unless it was read completely,
-and nothing that a container has plugged in is ever swept, whatever the list says.
+and nothing that a container has plugged in is ever swept, whatever the list says. Pools and leases likewise: an address
+that weft's IPAM driver handed out and that no endpoint, no container and no network of Docker's has any longer.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
+from plugin.engine.addresses import Forgotten
 from plugin.store import EndpointRow, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,25 @@ class DockersList(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Pools and their leases (:class:`plugin.engine.addresses.Addresses`)."""
+
+    def held(self) -> list[Forgotten]:
+        """Return what may turn out to be forgotten."""
+        ...
+
+    def forgotten(self, held: Iterable[Forgotten], listed: Collection[DockerNetwork]) -> list[Forgotten]:
+        """Return what of it is not in Docker's list."""
+        ...
+
+    def sweep(self, one: Forgotten) -> bool:
+        """Give it back, unless somebody has it by now; tell whether it was given back."""
+        ...
+
+
+Row = NetworkRow | EndpointRow | Forgotten
+
+
 class Orphans:
     """Looks at Docker's list from a thread of its own: at each interval, and soon after something looked wrong."""
 
@@ -42,17 +63,19 @@ class Orphans:
         self,
         store: Store,
         docker: DockersList,
+        leases: Leases,
         *,
         delete_network: Callable[[str, Deadline], None],
         delete_endpoint: Callable[[str, Deadline], None],
         is_plugged: Callable[[str], bool],
-        tell_bridges: Callable[[frozenset[str]], None],
+        tell_bridges: Callable[[frozenset[str] | None], None],
         interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Delete, by the functions given, what two looks ``APART_SECONDS`` apart did not find."""
         self._store = store
         self._docker = docker
+        self._leases = leases
         self._delete_network = delete_network
         self._delete_endpoint = delete_endpoint
         self._is_plugged = is_plugged
@@ -85,39 +108,46 @@ class Orphans:
 
     def look(self) -> None:
         """Compare the store with Docker's list once."""
-        networks, endpoints = self._store.networks(), self._store.endpoints()
+        networks, endpoints, held = self._store.networks(), self._store.endpoints(), self._leases.held()
         try:
-            self._tell_bridges(self._docker.bridges())
+            bridges = self._docker.bridges()
             listed = self._docker.networks(driver=DRIVER)
         except Unreachable as why:
             log.debug("Docker's list was not read", extra={"why": str(why)})
+            self._tell_bridges(None)
             return
+        self._tell_bridges(bridges)
         known = {one.id for one in listed}
         in_use = {endpoint for one in listed for endpoint in one.containers}
-        missing: list[NetworkRow | EndpointRow] = [row for row in networks if row.id not in known]
-        missing += [row for row in endpoints if row.id not in in_use]
-        self._judge([row for row in missing if row.phase is Phase.READY])
+        missing: list[Row] = [row for row in networks if row.id not in known and row.phase is Phase.READY]
+        missing += [row for row in endpoints if row.id not in in_use and row.phase is Phase.READY]
+        self._judge([*missing, *self._leases.forgotten(held, listed)])
 
-    def _judge(self, missing: list[NetworkRow | EndpointRow]) -> None:
+    def _judge(self, missing: list[Row]) -> None:
         now = self._clock()
         self._missing_since = {row.id: self._missing_since.get(row.id, now) for row in missing}
         for row in missing:
             if now - self._missing_since[row.id] >= APART_SECONDS and not self._lives(row):
                 self._sweep(row)
 
-    def _lives(self, row: NetworkRow | EndpointRow) -> bool:
+    def _lives(self, row: Row) -> bool:
         match row:
             case EndpointRow(endpoint=endpoint):
                 return self._is_plugged(endpoint.link)
             case NetworkRow():
                 return any(self._is_plugged(one.endpoint.link) for one in self._store.endpoints(row.id))
+            case Forgotten():
+                return False
 
-    def _sweep(self, row: NetworkRow | EndpointRow) -> None:
+    def _sweep(self, row: Row) -> None:
+        what = row if isinstance(row, Forgotten) else row.scope
         log.warning(
             "swept what Docker forgot",
-            extra={"scope": str(row.scope), "missing_seconds": round(self._clock() - self._missing_since[row.id])},
+            extra={"what": str(what), "missing_seconds": round(self._clock() - self._missing_since[row.id])},
         )
         match row:
+            case Forgotten():
+                self._leases.sweep(row)
             case NetworkRow():
                 self._delete_network(row.id, Deadline())
             case EndpointRow():

@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import plugin
 from drivers.errors import Refusing
+from drivers.model import Address
 from plugin.engine.views import View
-from plugin.requests import EndpointRequest, NetworkRequest
+from plugin.requests import AddressRequest, EndpointRequest, NetworkRequest, PoolRequest
 
 
 class RefusedDriver:
@@ -54,6 +55,25 @@ class RefusedDriver:
         """Refuse."""
         raise self._why
 
+    def greet(self) -> None:
+        """Do nothing."""
+
+    def request_pool(self, request: PoolRequest) -> NoReturn:  # noqa: ARG002 - the shape of Engine
+        """Refuse."""
+        raise self._why
+
+    def release_pool(self, pool: str) -> NoReturn:  # noqa: ARG002 - the shape of Engine
+        """Refuse."""
+        raise self._why
+
+    def request_address(self, request: AddressRequest) -> NoReturn:  # noqa: ARG002 - the shape of Engine
+        """Refuse."""
+        raise self._why
+
+    def release_address(self, pool: str, address: Address) -> NoReturn:  # noqa: ARG002 - the shape of Engine
+        """Refuse."""
+        raise self._why
+
     def suspect(self) -> None:
         """Do nothing: without a store nothing is known to be Docker's or not."""
 
@@ -82,6 +102,26 @@ class RefusedViews:
         raise self._why
 
     def endpoint(self, short: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
+        """Refuse."""
+        raise self._why
+
+    def pools(self) -> NoReturn:
+        """Refuse."""
+        raise self._why
+
+    def pool(self, which: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
+        """Refuse."""
+        raise self._why
+
+    def ports(self) -> NoReturn:
+        """Refuse."""
+        raise self._why
+
+    def add_port(self, which: str, text: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
+        """Refuse."""
+        raise self._why
+
+    def remove_port(self, which: str, text: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
         """Refuse."""
         raise self._why
 

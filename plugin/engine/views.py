@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
 import plugin
+from drivers.errors import Conflict, NotFound
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.orphans import DRIVER, DockersList
+from plugin.engine.ports import Ports
+from plugin.ports import parse, shown
 from plugin.runtime import Finding, Runtime
-from plugin.store import EndpointRow, NetworkRow, Store
+from plugin.store import EndpointRow, LeaseRow, NetworkRow, PoolRow, Store
+from plugin.store.ports import PortRow
 
 View = dict[str, Any]
+
+_SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 
 
 class HostNotes(Protocol):
@@ -29,12 +36,13 @@ class HostNotes(Protocol):
 
 
 class Views:
-    """The readers behind the commands. They change nothing, but for :meth:`reconcile`."""
+    """What the commands ask for. Only ``reconcile``, ``add_port`` and ``remove_port`` change anything."""
 
-    def __init__(self, store: Store, runtime: Runtime, docker: DockersList, host: HostNotes) -> None:
+    def __init__(self, store: Store, runtime: Runtime, ports: Ports, docker: DockersList, host: HostNotes) -> None:
         """Show what is in the store and on the host."""
         self._store = store
         self._runtime = runtime
+        self._ports = ports
         self._docker = docker
         self._host = host
 
@@ -83,6 +91,74 @@ class Views:
         """Return one endpoint. Raises NotFound."""
         row = self._store.find_endpoint(short)
         return _endpoint(row, self._names().get(row.endpoint.network))
+
+    def pools(self) -> list[View]:
+        """Return all pools, and how full they are."""
+        names = self._names()
+        return [_pool(row, _on(row, names)) for row in self._store.pools.all()]
+
+    def pool(self, which: str) -> View:
+        """Return one pool and who holds its addresses. Raises NotFound, or Conflict if several are meant."""
+        row = self._find_pool(which)
+        docker = _on(row, self._names())
+        held = [_lease(lease, docker) for lease in self._store.pools.leases(row)]
+        return {**_pool(row, docker), "held": held}
+
+    def _find_pool(self, which: str) -> PoolRow:
+        """Return the pool of that id, subnet or name, or of the network whose id begins so."""
+        rows = self._store.pools.all()
+        for found in (
+            [row for row in rows if which == str(row.id)],
+            [row for row in rows if which in {str(row.id.subnet), row.id.name}],
+            [row for row in rows if len(which) >= _SHORT_ID and (row.network or "").startswith(which)],
+        ):
+            if len(found) > 1:
+                ids = ", ".join(str(row.id) for row in found)
+                raise Conflict(f"several pools are called {which}: {ids}; give the whole id")
+            if found:
+                return found[0]
+        raise NotFound(f"weft has no pool {which}: give its id, subnet, name or network; see `weft pool ls`")
+
+    def ports(self) -> list[View]:
+        """Return all published ports: Docker shows none of a remote driver's (all engines)."""
+        names = self._names()
+        return [self._port(row, names) for row in self._store.ports.rows()]
+
+    def add_port(self, which: str, text: str) -> list[View]:
+        """Publish a run of ports on a running container. Raises InvalidRequest, NotFound or Conflict."""
+        names = self._names()
+        added = self._ports.add(self._endpoint_id(which, names), parse(text), Deadline())
+        return [self._port(row, names) for row in added]
+
+    def remove_port(self, which: str, text: str) -> list[View]:
+        """Publish a run of ports no longer. Raises InvalidRequest or NotFound."""
+        names = self._names()
+        removed = self._ports.remove(self._endpoint_id(which, names), parse(text), Deadline())
+        return [self._port(row, names) for row in removed]
+
+    def _port(self, row: PortRow, names: Mapping[str, DockerNetwork]) -> View:
+        endpoint = self._store.endpoint(row.endpoint)
+        docker = names.get(endpoint.endpoint.network) if endpoint else None
+        one = row.publication
+        last = one.to + one.count - 1
+        return {
+            "endpoint": row.endpoint,
+            "container": docker.containers.get(row.endpoint) if docker else None,
+            "network_name": docker.name if docker else None,
+            "host": shown(one),
+            "container_ports": f"{one.to}-{last}" if one.count > 1 else f"{one.to}",
+            "transport": one.transport,
+            "by": "command" if row.live else "docker",
+        }
+
+    def _endpoint_id(self, which: str, names: Mapping[str, DockerNetwork]) -> str:
+        """Return the endpoint of that id, or the one that is the way out of the container of that name."""
+        named = [
+            row.id
+            for row in self._store.endpoints()
+            if row.external and (docker := names.get(row.endpoint.network)) and docker.containers.get(row.id) == which
+        ]
+        return named[0] if named else self._store.find_endpoint(which).id
 
     def reconcile(self, *, dry_run: bool) -> list[View]:
         """Bring the host to what is wanted, or only say what that would take."""
@@ -138,4 +214,41 @@ def _endpoint(row: EndpointRow, docker: DockerNetwork | None) -> View:
         "ipv6": str(endpoint.ipv6.ip) if endpoint.ipv6 else None,
         "sandbox": row.sandbox,
         "way_out": row.external,
+    }
+
+
+def _on(row: PoolRow, networks: Mapping[str, DockerNetwork]) -> DockerNetwork | None:
+    """Return the network on a pool: weft's own, or another driver's that Docker lists with this subnet."""
+    if row.network is not None:
+        return networks.get(row.network)
+    listed = (one for one in networks.values() if row.id.subnet in one.subnets and one.pool == row.id.name)
+    return next(listed, None)
+
+
+def _pool(row: PoolRow, docker: DockerNetwork | None) -> View:
+    size = row.id.usable.size
+    return {
+        "id": str(row.id),
+        "subnet": str(row.id.subnet),
+        "range": str(row.id.within) if row.id.within else None,
+        "name": row.id.name or None,
+        "space": row.id.space,
+        "network": row.network or (docker.id if docker else None),
+        "network_name": docker.name if docker else None,
+        "driver": docker.driver if docker else None,
+        "used": row.used,
+        "size": size,
+        "percent": round(100 * row.used / size, 1),
+    }
+
+
+def _lease(lease: LeaseRow, docker: DockerNetwork | None) -> View:
+    said = docker.addresses.get(lease.address) if docker else None
+    name = docker.containers.get(lease.endpoint) if docker and lease.endpoint else said
+    return {
+        "address": str(lease.address),
+        "kind": str(lease.kind),
+        "endpoint": lease.endpoint,
+        "name": name if name != "gateway" else None,
+        "since": datetime.fromtimestamp(lease.made, UTC).isoformat(timespec="seconds"),
     }

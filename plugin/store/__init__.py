@@ -1,7 +1,8 @@
-"""What was promised, on disk: networks, endpoints, and the host's switches as they were found."""
+"""What was promised, on disk: networks, endpoints, pools, leases, and the host's switches as they were found."""
 
 from plugin.store.database import Database
-from plugin.store.rows import EndpointRow, NetworkRow, Phase
+from plugin.store.pools import LeaseRow, PoolRow
+from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
 from plugin.store.store import Store
 
-__all__ = ["Database", "EndpointRow", "NetworkRow", "Phase", "Store"]
+__all__ = ["Bridges", "Database", "EndpointRow", "LeaseRow", "NetworkRow", "Phase", "PoolRow", "Store"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from drivers.errors import Refusing
 from plugin.store.schema import MIGRATIONS
 
 _STATE_DIR_MODE: Final = 0o700
+
+T = TypeVar("T")
 
 
 class Database:
@@ -27,6 +29,8 @@ class Database:
         self.path = path
         self.commits = 0
         self._lock = threading.RLock()
+        self._waiting: list[_Work[object]] = []
+        self._door = threading.Lock()  # of the list above, held for an append only
         try:
             path.parent.mkdir(mode=_STATE_DIR_MODE, parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -74,6 +78,34 @@ class Database:
             self._connection.execute("COMMIT")
             self.commits += 1
 
+    def together(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Write durably, in one commit with whatever other threads have to write at this moment.
+
+        A commit waits for the disk, and while it does more work gathers behind the lock; whoever gets the lock next
+        takes all of it along. What fails is undone alone; if the commit itself fails, every thread is told.
+        """
+        mine: _Work[T] = _Work(work)
+        with self._door:
+            self._waiting.append(mine)  # type: ignore[arg-type]  # what it returns is its own thread's business
+        with self._lock:
+            if not mine.done:
+                with self._door:
+                    batch, self._waiting = self._waiting, []
+                self._commit(batch)
+        return mine.outcome()
+
+    def _commit(self, batch: Sequence[_Work[object]]) -> None:
+        try:
+            with self.transaction(durable=True) as db:
+                for work in batch:
+                    work.run(db)
+        except Exception as error:  # noqa: BLE001 - it is raised in each thread
+            for work in batch:
+                work.error = error
+        finally:
+            for work in batch:
+                work.done = True
+
     def read(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """Return the rows of a SELECT."""
         with self._lock:
@@ -100,6 +132,32 @@ class Database:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+
+class _Work(Generic[T]):
+    """What one thread wants written, and what came of it."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self._work = work
+        self._result: list[T] = []
+        self.error: Exception | None = None
+        self.done = False
+
+    def run(self, db: sqlite3.Connection) -> None:
+        """Do it, or leave nothing of it."""
+        db.execute("SAVEPOINT one")
+        try:
+            self._result = [self._work(db)]
+        except Exception as error:  # noqa: BLE001 - it is raised in its own thread
+            db.execute("ROLLBACK TO one")
+            self.error = error
+        db.execute("RELEASE one")
+
+    def outcome(self) -> T:
+        """Return what it returned, or raise what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self._result[0]
 
 
 def _unreadable(path: Path, why: object) -> str:

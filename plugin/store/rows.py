@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from drivers.model import Endpoint, Network
 from drivers.resources import Scope, scope_of
-from plugin.requests import PortBinding
+from plugin.requests import PortRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Bridges:
+    """What is known of the host's bridges that are not weft's.
+
+    ``dockers``  by Docker's own list, those to which the operator gave names
+    ``judged``   those that were there when the list was last looked at
+    """
+
+    dockers: frozenset[str] = frozenset()
+    judged: frozenset[str] = frozenset()
 
 
 class Phase(enum.StrEnum):
@@ -53,7 +65,7 @@ class EndpointRow:
     phase: Phase = Phase.PENDING
     sandbox: str | None = None
     external: bool = False
-    ports: tuple[PortBinding, ...] = ()
+    ports: tuple[PortRequest, ...] = ()
 
     @property
     def id(self) -> str:

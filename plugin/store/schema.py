@@ -48,4 +48,59 @@ MIGRATIONS: Final = (
         found  TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE pools (
+        number   INTEGER PRIMARY KEY,
+        id       TEXT NOT NULL UNIQUE,  -- PoolId: all that Docker sends back
+        space    TEXT NOT NULL,
+        name     TEXT NOT NULL,
+        version  INTEGER NOT NULL CHECK (version IN (4, 6)),
+        first    BLOB NOT NULL,         -- packed address; of one space and name no two overlap
+        last     BLOB NOT NULL,
+        network  TEXT REFERENCES networks (id) ON DELETE SET NULL,  -- weft's own, not another driver's
+        cursor   BLOB,                  -- the last address that weft chose
+        made     REAL NOT NULL,         -- seconds since 1970
+        UNIQUE (space, name, version, first)
+    ) STRICT;
+    CREATE INDEX pools_of_network ON pools (network);
+
+    CREATE TABLE leases (
+        pool     INTEGER NOT NULL REFERENCES pools (number) ON DELETE CASCADE,
+        address  BLOB NOT NULL,
+        kind     TEXT NOT NULL CHECK (kind IN ('gateway', 'reserved', 'container')),
+        made     REAL NOT NULL,
+        PRIMARY KEY (pool, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX gateways ON leases (pool) WHERE kind = 'gateway';
+
+    CREATE TABLE gaps (                 -- the runs of addresses without a lease: the next free one is found in one step
+        pool   INTEGER NOT NULL REFERENCES pools (number) ON DELETE CASCADE,
+        first  BLOB NOT NULL,
+        last   BLOB NOT NULL,
+        PRIMARY KEY (pool, first)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE ports (                -- host ports that are published, and so claimed
+        id         INTEGER PRIMARY KEY,
+        endpoint   TEXT NOT NULL REFERENCES endpoints (id) ON DELETE CASCADE,
+        network    TEXT NOT NULL,
+        transport  TEXT NOT NULL CHECK (transport IN ('tcp', 'udp', 'sctp')),
+        version    INTEGER NOT NULL CHECK (version IN (4, 6)),
+        host       TEXT,                -- NULL: every address of the host
+        first      INTEGER NOT NULL,
+        last       INTEGER NOT NULL,
+        container_first  INTEGER NOT NULL,
+        loopback   INTEGER NOT NULL,    -- clients of 127.0.0.0/8 can use it
+        live       INTEGER NOT NULL,    -- by `weft port add`, not by Docker
+        closing    INTEGER NOT NULL DEFAULT 0  -- claimed still, wanted no longer
+    ) STRICT;
+    CREATE INDEX ports_of_endpoint ON ports (endpoint);
+    CREATE INDEX loopback_ports ON ports (network) WHERE loopback;
+
+    CREATE VIRTUAL TABLE port_claims USING rtree_i32 (id, first, last, lane_low, lane_high);
+    CREATE TRIGGER port_unclaimed AFTER DELETE ON ports BEGIN
+        DELETE FROM port_claims WHERE id = OLD.id;
+    END;
+    """,
 )

@@ -9,14 +9,17 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Endpoint, Interface, Network, Subnet, Use
+from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Use
 from drivers.resources import Scope
-from plugin.requests import PortBinding
+from plugin.requests import PortRequest
 from plugin.store.database import Database
-from plugin.store.rows import EndpointRow, NetworkRow, Phase
+from plugin.store.pools import Pools, link_pools
+from plugin.store.ports import Ports
+from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
 
 _NETWORK: Final = TypeAdapter(tuple[Network, str])
-_ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortBinding, ...]])
+_ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...]])
+_BRIDGES: Final = TypeAdapter(Bridges)
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 _LAST: Final = "\x7f"  # sorts behind every character of an id
 
@@ -28,6 +31,8 @@ class Store:
         """Read and write ``database``."""
         self._db = database
         self.id = database.identity()
+        self.pools = Pools(database)
+        self.ports = Ports(database)
 
     @property
     def commits(self) -> int:
@@ -67,8 +72,11 @@ class Store:
         rows = self._db.read("SELECT * FROM networks WHERE link = ?", link)
         return _network(rows[0]) if rows else None
 
-    def add_network(self, row: NetworkRow) -> None:
-        """Claim the bridge and the subnets, and keep the intent. Raises :class:`Conflict` naming the holder."""
+    def add_network(self, row: NetworkRow, *, pools: Iterable[tuple[str, IPNetwork]] = ()) -> None:
+        """Claim the bridge and the subnets, and keep the intent. Raises :class:`Conflict` naming the holder.
+
+        ``pools``, by address space and subnet, are those of weft's own that the network's addresses come from.
+        """
         network = row.network
         with self._db.transaction(durable=False) as db:
             held = db.execute("SELECT id FROM networks WHERE link = ?", (network.link,)).fetchone()
@@ -93,6 +101,7 @@ class Store:
                 "INSERT INTO subnets (network, version, first, last) VALUES (?, ?, ?, ?)",
                 [(network.id, subnet.version, *_ends(subnet)) for subnet in network.subnets],
             )
+            link_pools(db, network.id, pools)
 
     def network_ready(self, ident: str) -> None:
         """Keep for good that the network was promised: the commit before the reply."""
@@ -178,12 +187,9 @@ class Store:
         self._set_phase("endpoints", [ident], Phase.READY, durable=True)
 
     def set_sandbox(self, ident: str, sandbox: str | None) -> None:
-        """Keep where the container's end is; ``None``: nowhere, and so not the way out either."""
+        """Keep where the container's end is; ``None``: nowhere."""
         with self._db.transaction(durable=False) as db:
-            db.execute(
-                "UPDATE endpoints SET sandbox = ?, external = external AND ? IS NOT NULL WHERE id = ?",
-                (sandbox, sandbox, ident),
-            )
+            db.execute("UPDATE endpoints SET sandbox = ? WHERE id = ?", (sandbox, ident))
 
     def set_external(self, ident: str, *, external: bool) -> None:
         """Keep whether the container reaches the world by this endpoint."""
@@ -233,6 +239,15 @@ class Store:
         """Keep how switches were found, before they are changed. The first finding stays."""
         with self._db.transaction(durable=True) as db:
             db.executemany("INSERT OR IGNORE INTO host_settings (path, found) VALUES (?, ?)", list(found.items()))
+
+    def bridges(self) -> Bridges:
+        """Return what was last known of the host's bridges that are not weft's."""
+        kept = self._db.meta("bridges")
+        return _BRIDGES.validate_json(kept) if kept else Bridges()
+
+    def keep_bridges(self, bridges: Bridges) -> None:
+        """Keep what is known of them, so that a restart opens and closes nothing."""
+        self._db.set_meta("bridges", _BRIDGES.dump_json(bridges).decode())
 
     def _set_phase(self, table: str, idents: Sequence[str], phase: Phase, *, durable: bool) -> None:
         with self._db.transaction(durable=durable) as db:

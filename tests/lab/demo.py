@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.lab import image
@@ -23,7 +24,9 @@ from tests.lab.unixhttp import call
 from tests.lab.wait import await_
 from tests.lab.weft import CONTROL, SOCKET, STATE, Weft
 
-NETWORK, ANN, BOB, CAT = "weft-demo", "weft-demo-ann", "weft-demo-bob", "weft-demo-cat"
+NETWORK, ANN, BOB, CAT, WEB = "weft-demo", "weft-demo-ann", "weft-demo-bob", "weft-demo-cat", "weft-demo-web"
+PORT = 18080
+RANGE = "10000-19999"
 PINGS = 40
 STATE_FILES = ("weft.db", "weft.db-wal", "weft.db-shm", "serve.lock", "worker.lock")
 BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
@@ -102,6 +105,10 @@ class Demo:
             f"They reach out through NAT. {self.world.v4} is a host of its own, next door; it sees this host's address."
         )
         self.reach_out()
+        step(
+            "A published port answers the host and the neighbour; a range of 10,000 is one element, without a process."
+        )
+        self.publish()
         step("What weft holds, and whether the host is as wanted.")
         self.type("weft", "network", "ls")
         self.type("weft", "endpoint", "ls")
@@ -114,7 +121,7 @@ class Demo:
         self.type("docker", "exec", CAT, "ping", "-c", "1", BOB)
         self.type("weft", "status")
         step("When the last network goes, nothing of weft is left on the host.")
-        self.type("docker", "rm", "-f", ANN, BOB, CAT)
+        self.type("docker", "rm", "-f", ANN, BOB, CAT, WEB)
         self.type("docker", "network", "rm", NETWORK)
         self.nothing_left()
 
@@ -130,6 +137,19 @@ class Demo:
         said = self.type("docker", "exec", ANN, "wget", "-T", "5", "-qO-", f"http://{self.world.v4}:8000/")
         if str(self.world.node_v4) not in said:
             raise SystemExit(f"the world saw somebody else than {self.world.node_v4}")
+
+    def publish(self) -> None:
+        """Publish a web server and a long range; ask for them from the host and from next door."""
+        ports = ("-p", f"{PORT}:80", "-p", f"{RANGE}:{RANGE}/udp")
+        serve = ("httpd", "-f", "-p", "80", "-h", "/www")
+        self.type("docker", "run", "-d", "--name", WEB, "--network", NETWORK, *ports, image.NAME, *serve)
+        self.type("weft", "port", "ls")
+        for client, address in ((self.place, "127.0.0.1"), (self.place, "[::1]"), (self.world, self.world.node_v4)):
+            where = "here" if client is self.place else "next door"
+            show(["curl", f"http://{address}:{PORT}/", f"  # from {where}"])
+            page = await_(partial(fetch, client, f"http://{address}:{PORT}/"), 20, f"the page, {where}")
+            say(page)
+        self.type("nft", "list", "map", "inet", "weft", "range4")
 
     def survive(self) -> None:
         """Kill weft between two pings of many, start it again, and count what was lost."""
@@ -177,7 +197,11 @@ class Demo:
     def clean_up(self) -> None:
         """Remove what the play has made, however far it came."""
         if self.weft.is_running:
-            for argv in (["rm", "-f", ANN, BOB, CAT], ["network", "rm", NETWORK], ["image", "rm", "-f", image.NAME]):
+            for argv in (
+                ["rm", "-f", ANN, BOB, CAT, WEB],
+                ["network", "rm", NETWORK],
+                ["image", "rm", "-f", image.NAME],
+            ):
                 self.place.run(self.docker, *argv, check=False, env=self.environment)
 
 
@@ -191,6 +215,18 @@ server = http.server.HTTPServer((sys.argv[1], 8000), Page)
 print("ready", flush=True)
 server.serve_forever()
 """
+
+
+FETCH = """
+import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+print(opener.open(sys.argv[1], timeout=5).read().decode().strip())
+"""
+
+
+def fetch(client: Place, url: str) -> str:
+    """Return a page as a client gets it; empty if it does not."""
+    return client.run(sys.executable, "-c", FETCH, url, check=False).stdout.strip()
 
 
 def step(text: str) -> None:

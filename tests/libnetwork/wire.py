@@ -16,7 +16,7 @@ MAY_BE_MISSING: Final = frozenset(
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
 _PUBLISH: Final = re.compile(
-    r"(?:(?P<ip>\[[0-9a-f:]+\]|[0-9.]+):)?(?:(?P<first>\d+)(?:-(?P<last>\d+))?:)?(?P<port>\d+)(?:/(?P<protocol>\w+))?"
+    r"(?:(?P<ip>\[[0-9a-f:]+\]|\d+(?:\.\d+){3}):)?(?:(?P<first>\d+)(?:-(?P<last>\d+))?:)?(?P<port>\d+)(?:/(?P<protocol>\w+))?"
 )
 
 

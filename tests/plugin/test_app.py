@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from drivers.errors import (
 )
 from plugin import calls, errors, wire
 from plugin.app import create_app
-from plugin.requests import EndpointRequest, Joined, NetworkRequest
+from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest
 from tests.lab.names import REPO
 from tests.lab.process import Process
 from tests.lab.wait import await_
@@ -52,6 +52,8 @@ BODIES: dict[str, dict[str, object]] = {
     "/NetworkDriver.RevokeExternalConnectivity": OF_ENDPOINT,
 }
 """A good body for every method of NetworkDriver that needs one."""
+
+NO_ADDRESSES = {"Address": "", "AddressIPv6": ""}
 
 ASKED = {
     "/NetworkDriver.CreateNetwork": ("create_network", NetworkRequest(id=NETWORK)),
@@ -91,9 +93,9 @@ def test_an_endpoint_s_mac_is_answered_if_docker_named_none() -> None:
     driver = FakeDriver()
     given = BODIES["/NetworkDriver.CreateEndpoint"] | {"Interface": {"MacAddress": "02:00:00:00:00:07"}}
     assert post(driver, "/NetworkDriver.CreateEndpoint", BODIES["/NetworkDriver.CreateEndpoint"]) == {
-        "Interface": {"MacAddress": MAC}
+        "Interface": NO_ADDRESSES | {"MacAddress": MAC}
     }
-    assert post(driver, "/NetworkDriver.CreateEndpoint", given) == {"Interface": {"MacAddress": ""}}
+    assert post(driver, "/NetworkDriver.CreateEndpoint", given) == {"Interface": NO_ADDRESSES | {"MacAddress": ""}}
     requests = [asked[1] for asked in driver.asked]
     assert [request.mac for request in requests if isinstance(request, EndpointRequest)] == [None, "02:00:00:00:00:07"]
 
@@ -184,7 +186,7 @@ def test_a_body_of_any_size_up_to_the_limit_is_read() -> None:
     assert "Err" not in post(driver, "/NetworkDriver.CreateEndpoint", body)
     request = driver.asked[0][1]
     assert isinstance(request, EndpointRequest)
-    assert len(request.ports) == 10_000
+    assert [(run.host_first, run.count) for run in request.ports] == [(1, 10_000)]
 
 
 def test_a_larger_one_is_not() -> None:
@@ -209,21 +211,63 @@ def test_options_are_judged_wherever_they_come() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "asked", "answer"),
     [
         (
             "/IpamDriver.RequestPool",
-            {"AddressSpace": "weft-local", "Pool": "", "SubPool": "", "Options": None, "V6": False},
+            {"AddressSpace": "weft-local", "Pool": "", "SubPool": "", "Options": None, "V6": True},
+            ("request_pool", PoolRequest(space="weft-local", version=6)),
+            {"PoolID": "weft-local/fd09::/64", "Pool": "fd09::/64", "Data": {}},
         ),
-        ("/IpamDriver.RequestAddress", {"PoolID": "p", "Address": "", "Options": None}),
-        ("/IpamDriver.ReleaseAddress", {"PoolID": "p", "Address": "10.9.0.2"}),
-        ("/IpamDriver.ReleasePool", {"PoolID": "p"}),
+        (
+            "/IpamDriver.RequestPool",
+            {"Pool": "10.9.0.7/16", "SubPool": "10.9.5.0/24", "Options": {"weft.pool": "blue"}, "V6": False},
+            (
+                "request_pool",
+                PoolRequest(
+                    space="weft-local",
+                    version=4,
+                    subnet=ip_network("10.9.0.0/16"),
+                    within=ip_network("10.9.5.0/24"),
+                    name="blue",
+                ),
+            ),
+            {"PoolID": "weft-local/10.9.0.0/16?within=10.9.5.0/24&pool=blue", "Pool": "10.9.0.0/16", "Data": {}},
+        ),
+        (
+            "/IpamDriver.RequestAddress",
+            {"PoolID": "p", "Address": "", "Options": {"RequestAddressType": "com.docker.network.gateway"}},
+            ("request_address", AddressRequest(pool="p", gateway=True)),
+            {"Address": "10.9.0.2/24", "Data": {}},
+        ),
+        (
+            "/IpamDriver.RequestAddress",
+            {"PoolID": "p", "Address": "10.9.0.7", "Options": None},
+            ("request_address", AddressRequest(pool="p", address=ip_address("10.9.0.7"))),
+            {"Address": "10.9.0.7/24", "Data": {}},
+        ),
+        (
+            "/IpamDriver.ReleaseAddress",
+            {"PoolID": "p", "Address": "10.9.0.2"},
+            ("release_address", "p", ip_address("10.9.0.2")),
+            {},
+        ),
+        ("/IpamDriver.ReleasePool", {"PoolID": "p"}, ("release_pool", "p"), {}),
     ],
 )
-def test_addresses_are_not_managed_yet(path: str, body: dict[str, object]) -> None:
-    assert failure(FakeDriver(), path, body) == (
-        "weft's address management is not in this version; use Docker's default: leave out --ipam-driver weft"
-    )
+def test_addresses_are_managed(
+    path: str, body: dict[str, object], asked: tuple[object, ...], answer: dict[str, object]
+) -> None:
+    driver = FakeDriver()
+    assert post(driver, path, body) == answer
+    assert driver.asked == [asked]
+
+
+def test_a_dockerd_that_starts_is_noticed() -> None:
+    driver = FakeDriver()
+    post(driver, "/Plugin.Activate")  # of a plugin by its socket
+    post(driver, "/IpamDriver.GetCapabilities")  # and of a managed one
+    assert driver.greetings == 2
 
 
 @pytest.mark.parametrize(
@@ -383,5 +427,5 @@ def test_a_large_container_s_ports_come_through(server: Path) -> None:
     rows = [{"Proto": 6, "Port": 80, "HostPort": port, "HostPortEnd": port} for port in range(1, 10_001)]
     body = json.dumps(OF_ENDPOINT | {"Options": {"com.docker.network.portmap": rows}}).encode()
     assert json.loads(exchange(server, request("/NetworkDriver.CreateEndpoint", body))[2]) == {
-        "Interface": {"MacAddress": MAC}
+        "Interface": NO_ADDRESSES | {"MacAddress": MAC}
     }

@@ -16,6 +16,7 @@ def test_the_defaults_are_the_fixed_names() -> None:
     assert settings.database == Path("/var/lib/weft/weft.db")
     assert settings.docker == Path("/var/run/docker.sock")
     assert settings.backend == "bridge"
+    assert str(settings.pools) == "10.208.0.0/12/22"
 
 
 def test_the_table_and_the_settings_have_the_same_names() -> None:
@@ -41,6 +42,7 @@ def test_an_empty_variable_is_not_set() -> None:
         ("WEFT_SOCKET", "/" + "x" * 200, "at most 107 bytes"),
         ("WEFT_STATE_DIR", "/var/\0lib", "an absolute path"),
         ("WEFT_BACKEND", "calico", "bridge"),
+        ("WEFT_POOLS", "10.0.0.0/8", "BASE/LENGTH/SIZE"),
         ("WEFT_LOG_LEVEL", "loud", "debug or info or warning or error"),
         ("WEFT_LOG_FORMAT", "xml", "text or json"),
         ("WEFT_RECONCILE_INTERVAL", "0", "5 to 3600"),

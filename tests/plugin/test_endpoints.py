@@ -114,19 +114,19 @@ def test_joining_what_is_unknown_is_an_error_and_leaving_is_not(world: World) ->
     with pytest.raises(NotFound, match="start the container again"):
         world.endpoints.join("f" * 64, SANDBOX)
     world.endpoints.leave("f" * 64)
-    world.endpoints.revoke_external("f" * 64)
+    world.ports.revoke("f" * 64, now())
     world.endpoints.delete("f" * 64, now())
 
 
 def test_the_way_out_moves_between_endpoints_any_number_of_times(world: World) -> None:
     world.endpoints.create(endpoint_request(), now())
     for _ in range(3):
-        world.endpoints.program_external(ENDPOINT)
+        world.ports.program(ENDPOINT, now())
         row = world.store.endpoint(ENDPOINT)
         assert row is not None
         assert row.external
-        world.endpoints.revoke_external(ENDPOINT)
-        world.endpoints.revoke_external(ENDPOINT)
+        world.ports.revoke(ENDPOINT, now())
+        world.ports.revoke(ENDPOINT, now())
 
 
 def test_after_the_answer_only_the_bare_link_may_be_left_and_it_goes_by_itself(world: World) -> None:

@@ -2,13 +2,21 @@
 
 import logging
 import re
+from ipaddress import ip_interface
 
 import pytest
 
 from drivers.errors import InvalidRequest
 from drivers.naming import link_name
 from plugin import options
-from plugin.options import NETWORK_OPTIONS, NetworkSettings, check_endpoint_options, network_settings
+from plugin.options import (
+    NETWORK_OPTIONS,
+    EndpointSettings,
+    NetworkSettings,
+    endpoint_settings,
+    network_settings,
+    pool_name,
+)
 
 BRIDGE = "com.docker.network.bridge"
 MTU = "com.docker.network.driver.mtu"
@@ -159,7 +167,7 @@ def test_the_warning_tells_what_may_have_been_meant(caplog: pytest.LogCaptureFix
 
 
 def test_docker_s_own_endpoint_data_are_no_options(caplog: pytest.LogCaptureFixture) -> None:
-    check_endpoint_options(
+    endpoint_settings(
         {
             "com.docker.network.endpoint.exposedports": [{"Proto": 6, "Port": 80}],
             "com.docker.network.portmap": [],
@@ -171,11 +179,53 @@ def test_docker_s_own_endpoint_data_are_no_options(caplog: pytest.LogCaptureFixt
 
 def test_endpoint_options_are_judged_alike(caplog: pytest.LogCaptureFixture) -> None:
     options._warn_once.cache_clear()
-    check_endpoint_options({"com.docker.network.endpoint.ifname": "foo0", "ovn.sg": "web"})
+    endpoint_settings({"com.docker.network.endpoint.ifname": "foo0", "ovn.sg": "web"})
     assert [record.__dict__["option"] for record in caplog.records] == ["com.docker.network.endpoint.ifname", "ovn.sg"]
-    for key in ("weft.ip", "qos"):
+    for key in ("weft.iq", "qos"):
         with pytest.raises(InvalidRequest, match=f"unknown endpoint option '{key}'"):
-            check_endpoint_options({key: "10"})
+            endpoint_settings({key: "10"})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "settings"),
+    [
+        ("weft.ip", "10.9.0.7/24", EndpointSettings(addresses=(ip_interface("10.9.0.7/24"),))),
+        ("weft.ip", "fd09::7", EndpointSettings(addresses=(ip_interface("fd09::7/128"),))),
+        (
+            "weft.ip",
+            "10.9.0.7/24, fd09::7/64",
+            EndpointSettings(addresses=(ip_interface("10.9.0.7/24"), ip_interface("fd09::7/64"))),
+        ),
+        ("weft.mac", "02-42-AC-11-00-02", EndpointSettings(mac="02:42:ac:11:00:02")),
+    ],
+)
+def test_an_endpoint_s_address_and_mac(key: str, text: str, settings: EndpointSettings) -> None:
+    assert endpoint_settings({key: text}) == settings
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(
+            ("weft.ip", text)
+            for text in ("", "10.9.0.300", "10.9.0.7,10.9.0.8", "224.0.0.1", "::1", "fe80::1%eth0", "0.0.0.0")  # noqa: S104 - refused
+        ),
+        *(("weft.mac", text) for text in ("", "02:42:ac:11:00", "03:42:ac:11:00:02", "00:00:00:00:00:00", "x")),
+    ],
+)
+def test_what_no_endpoint_can_have(key: str, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^{key}='.*' cannot be: allowed is "):
+        endpoint_settings({key: text})
+
+
+def test_a_pool_s_name() -> None:
+    assert pool_name({"weft.pool": "blue-7", "RequestAddressType": "com.docker.network.gateway"}) == "blue-7"
+    assert pool_name({"com.docker.network.ipam.serial": "true"}) == ""
+    for text in ("", "a b", "x" * 64, "-x", "a/b", "a&b"):
+        with pytest.raises(InvalidRequest, match=r"^weft\.pool='.*' cannot be: allowed is 1 to 63 letters"):
+            pool_name({"weft.pool": text})
+    with pytest.raises(InvalidRequest, match=r"unknown IPAM option 'pool': did you mean weft\.pool\?"):
+        pool_name({"pool": "blue"})
 
 
 def test_every_row_sets_a_setting_that_there_is() -> None:

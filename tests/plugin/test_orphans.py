@@ -64,10 +64,11 @@ def case(tmp_path: Path) -> Iterator[Case]:
     orphans = Orphans(
         world.store,
         docker,
+        world.addresses,
         delete_network=world.networks.delete,
         delete_endpoint=world.endpoints.delete,
         is_plugged=world.host.is_plugged,
-        tell_bridges=world.runtime.know_docker_links,
+        tell_bridges=world.runtime.judge_bridges,
         interval=FOREVER,
         clock=lambda: time[0],
     )

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from plugin import wire
-from plugin.options import NETWORK_OPTIONS
+from plugin.options import ENDPOINT_OPTIONS, NETWORK_OPTIONS, POOL_OPTIONS
 from plugin.schemas import methods
 from tests.lab.names import REPO
 
@@ -40,4 +40,9 @@ def test_every_method_is_promised_as_it_is_read_and_answered(protocol: str) -> N
 
 
 def test_every_option_is_listed() -> None:
-    assert [row[0] for row in rows("Options")] == [option.key for option in NETWORK_OPTIONS]
+    for heading, table in (
+        ("Options", NETWORK_OPTIONS),
+        ("Options of an endpoint", ENDPOINT_OPTIONS),
+        ("Options of a pool", POOL_OPTIONS),
+    ):
+        assert [row[0] for row in rows(heading)] == [option.key for option in table]

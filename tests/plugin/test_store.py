@@ -13,7 +13,7 @@ import pytest
 from drivers.errors import Conflict, InvalidRequest, NotFound, Refusing
 from drivers.model import Use
 from drivers.resources import Scope, scope_of
-from plugin.requests import PortBinding
+from plugin.requests import PortRequest
 from plugin.store import Database, EndpointRow, NetworkRow, Phase, Store
 from tests.plugin.samples import endpoint, endpoint_id, network, network_id, subnet
 
@@ -30,7 +30,7 @@ def test_a_row_comes_back_as_it_went_in(store: Store) -> None:
     store.add_network(NetworkRow(network=both, interface_prefix="lan"))
     attached = EndpointRow(
         endpoint=endpoint(1, ipv6=IPv6Interface("fd00:1::5/64")),
-        ports=(PortBinding(protocol="udp", container_port=53, host_first=5353, host_last=5353),),
+        ports=(PortRequest(transport="udp", container_first=53, host_first=5353, host_last=5353),),
     )
     store.add_endpoint(attached)
     assert store.network(both.id) == NetworkRow(network=both, phase=Phase.PENDING, interface_prefix="lan")
@@ -153,7 +153,7 @@ def test_joining_and_leaving(store: Store) -> None:
     store.set_sandbox(endpoint_id(1), None)
     left = store.endpoint(endpoint_id(1))
     assert left is not None
-    assert (left.sandbox, left.external) == (None, False)
+    assert (left.sandbox, left.external) == (None, True)  # a Revoke tells of that
 
 
 def test_short_ids(store: Store) -> None:

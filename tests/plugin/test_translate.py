@@ -9,8 +9,16 @@ import pytest
 from drivers.errors import InvalidRequest
 from drivers.model import Subnet
 from plugin import wire
-from plugin.requests import EndpointRequest, Joined, NetworkRequest, PortBinding, Route
-from plugin.translate import endpoint_reply, endpoint_request, join_reply, mac_address, network_request
+from plugin.pools import LOCAL, SWARM
+from plugin.requests import EndpointRequest, Joined, NetworkRequest, PoolRequest, PortRequest, Route
+from plugin.translate import (
+    endpoint_reply,
+    endpoint_request,
+    join_reply,
+    mac_address,
+    network_request,
+    pool_request,
+)
 
 NETWORK = "5f" * 32
 ENDPOINT = "e0" * 32
@@ -162,12 +170,10 @@ def test_ports_come_in_order_and_once() -> None:
         {"Proto": 132, "Port": 9, "HostIP": "::1", "HostPort": 7},
     ]
     wanted = (
-        PortBinding(protocol="sctp", container_port=9, host_address=ip_address("::1"), host_first=7, host_last=7),
-        PortBinding(protocol="tcp", container_port=80, host_first=6000, host_last=6002),
-        PortBinding(
-            protocol="tcp", container_port=80, host_address=ip_address("127.0.0.1"), host_first=8080, host_last=8080
-        ),
-        PortBinding(protocol="udp", container_port=53),
+        PortRequest(transport="sctp", container_first=9, host=ip_address("::1"), host_first=7, host_last=7),
+        PortRequest(transport="tcp", container_first=80, host_first=6000, host_last=6002),
+        PortRequest(transport="tcp", container_first=80, host=ip_address("127.0.0.1"), host_first=8080, host_last=8080),
+        PortRequest(transport="udp", container_first=53),
     )
     assert endpoint(ports=rows).ports == wanted
     assert endpoint(ports=[*reversed(rows), rows[0]]).ports == wanted
@@ -189,11 +195,84 @@ def test_ports_that_cannot_be_are_refused(row: dict[str, Any], words: str) -> No
         endpoint(ports=[row])
 
 
-def test_the_mac_is_answered_only_where_docker_had_none() -> None:
-    free = EndpointRequest(network=NETWORK, id=ENDPOINT)
-    chosen = EndpointRequest(network=NETWORK, id=ENDPOINT, mac="02:00:00:00:00:02")
-    assert endpoint_reply(free, "02:00:00:00:00:01").interface.mac == "02:00:00:00:00:01"
-    assert endpoint_reply(chosen, "02:00:00:00:00:02").interface.mac == ""
+def test_only_what_docker_had_not_decided_is_answered() -> None:
+    mac = "02:00:00:00:00:02"
+    chosen = EndpointRequest(
+        network=NETWORK, id=ENDPOINT, mac=mac, ipv4=IPv4Interface("10.9.0.7/24"), ipv6=IPv6Interface("fd09::7/64")
+    )
+    nothing = wire.EndpointInterface()
+    assert endpoint_reply(nothing, chosen, mac).interface.model_dump() == {
+        "Address": "10.9.0.7/24",
+        "AddressIPv6": "fd09::7/64",
+        "MacAddress": mac,
+    }
+    everything = wire.EndpointInterface.model_validate(
+        {"Address": "10.9.0.7/24", "AddressIPv6": "fd09::7/64", "MacAddress": mac}
+    )
+    assert set(endpoint_reply(everything, chosen, mac).interface.model_dump().values()) == {""}
+
+
+def of(interface: dict[str, str], **options: str) -> EndpointRequest:
+    """Return the endpoint that is asked for with --driver-opt weft.KEY=VALUE."""
+    given = {f"weft.{key}": value for key, value in options.items()}
+    body = {"NetworkID": NETWORK, "EndpointID": ENDPOINT, "Interface": interface, "Options": given}
+    return endpoint_request(wire.CREATE_ENDPOINT.decode(json.dumps(body).encode()))
+
+
+def test_without_ipam_an_endpoint_s_options_give_it_its_address() -> None:
+    chosen = of({}, ip="10.9.0.7/24,fd09::7/64", mac="02:00:00:00:00:02")
+    assert (chosen.ipv4, chosen.ipv6) == (IPv4Interface("10.9.0.7/24"), IPv6Interface("fd09::7/64"))
+    assert chosen.mac == "02:00:00:00:00:02"
+    with pytest.raises(InvalidRequest, match=r"weft\.ip=10\.9\.0\.7 lacks its prefix length"):
+        of({}, ip="10.9.0.7")
+
+
+def test_with_ipam_they_must_not_contradict_it() -> None:
+    given = {"Address": "10.9.0.7/24", "MacAddress": "02:00:00:00:00:02"}
+    assert of(given, ip="10.9.0.7", mac="02:00:00:00:00:02") == of(given)
+    with pytest.raises(InvalidRequest, match=r"weft\.ip=10\.9\.0\.8 contradicts 10\.9\.0\.7, .* choose it with --ip"):
+        of(given, ip="10.9.0.8")
+    with pytest.raises(
+        InvalidRequest, match=r"weft\.mac=02:00:00:00:00:03 contradicts --mac-address 02:00:00:00:00:02"
+    ):
+        of(given, mac="02:00:00:00:00:03")
+
+
+def pool(**fields: object) -> PoolRequest:
+    """Return the pool that is asked for."""
+    return pool_request(wire.REQUEST_POOL.decode(json.dumps(fields).encode()))
+
+
+def test_a_pool_tells_its_own_family() -> None:
+    assert pool(Pool="fd09::/64", V6=False) == PoolRequest(space=LOCAL, version=6, subnet=ip_network("fd09::/64"))
+    assert pool(AddressSpace=SWARM, Pool="", V6=True) == PoolRequest(space=SWARM, version=6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"SubPool": "10.9.0.0/24"}, "--ip-range 10.9.0.0/24 needs the subnet"),
+        ({"Pool": "224.0.0.0/8"}, "subnet 224.0.0.0/8 cannot be"),
+        ({"Pool": "0.0.0.0/0"}, "subnet 0.0.0.0/0 cannot be"),
+        ({"Pool": "127.0.0.0/24"}, "subnet 127.0.0.0/24 cannot be"),
+        ({"Pool": "10.9.0.0/24", "SubPool": "10.9.0.0/16"}, "--ip-range 10.9.0.0/16 is not within"),
+        ({"Pool": "10.9.0.0/24", "SubPool": "fd09::/64"}, "--ip-range fd09::/64 is not within"),
+        ({"Pool": "10.9.0.0/24", "SubPool": "10.9.0.0/32"}, "--ip-range 10.9.0.0/32 has no address"),
+        ({"AddressSpace": "a/b"}, "address space 'a/b' cannot be"),
+        ({"Options": {"weft.pol": "x"}}, "unknown IPAM option 'weft.pol': did you mean weft.pool"),
+    ],
+)
+def test_requests_for_pools_that_cannot_be_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        pool(**fields)
+
+
+def test_a_network_says_which_of_its_subnets_are_weft_s_pools() -> None:
+    rows = [V4 | {"AddressSpace": LOCAL}, {"AddressSpace": "LocalDefault", "Pool": "10.8.0.0/24"}]
+    asked = network_request(
+        wire.CREATE_NETWORK.decode(json.dumps({"NetworkID": NETWORK, "IPv4Data": rows, "IPv6Data": []}).encode())
+    )
+    assert asked.pools == ((LOCAL, ip_network("10.9.0.0/24")),)
 
 
 def test_joining() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,12 +10,15 @@ from pathlib import Path
 from drivers.contract import Backend
 from drivers.facts import HostFacts, LinkInfo
 from drivers.fake import FakeHost
-from drivers.model import IPNetwork
+from drivers.model import IPNetwork, Transport
 from drivers.naming import LINK_GROUP
 from drivers.resources import Bridge, Resource, Scope, link_key
 from plugin.deadline import Deadline
+from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
+from plugin.engine.ports import Ports
+from plugin.pools import DEFAULT, parse_bases
 from plugin.runtime import Runtime
 from plugin.store import Database, Store
 from tests.lab.wait import await_
@@ -32,6 +35,7 @@ class FakeSide:
     connected: list[tuple[str, IPNetwork]] = field(default_factory=list)
     forwards4: bool = True
     docker_user: set[int] = field(default_factory=set)
+    taken: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -64,6 +68,16 @@ class FakeSide:
         """Return what a test said."""
         return self.forwards4
 
+    def speaks6(self) -> bool:
+        """Tell what most hosts would."""
+        return True
+
+    def free_port(self, transport: Transport, addresses: Sequence[str], candidates: range | None) -> int:
+        """Return the first candidate that a test has not taken; by itself, from 32768 on."""
+        assert addresses
+        free = (port for port in candidates or range(32768, 61000) if (transport, port) not in self.taken)
+        return next(free)
+
     def is_plugged(self, link: str) -> bool:
         """Tell whether a test plugged it."""
         return link in self.plugged
@@ -79,6 +93,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         """Keep the store in ``directory``."""
         self._path = directory / "weft.db"
+        self.time = 1_000_000.0  # seconds since 1970, for leases
         self.store = Store(Database(self._path))
         self.host = FakeSide(FakeHost(self.store.id, docker_user=()))
         self._compose()
@@ -87,6 +102,8 @@ class World:
         self.runtime = Runtime(self.store, self.host, interval=FOREVER)
         self.networks = Networks(self.store, self.runtime, self.host, backend="bridge")
         self.endpoints = Endpoints(self.store, self.runtime, self.host)
+        self.ports = Ports(self.store, self.runtime, self.host, self.endpoints)
+        self.addresses = Addresses(self.store, self.host, bases=parse_bases(DEFAULT), clock=lambda: self.time)
 
     def start(self) -> None:
         """Start as the server does, and wait for the first look at the host."""

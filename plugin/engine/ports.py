@@ -1,0 +1,219 @@
+"""Publishing: which host ports an endpoint gets, and from when to when.
+
+Docker publishes nothing for a remote driver. Between ProgramExternalConnectivity and RevokeExternalConnectivity weft
+does: the ports are claimed in the store first, so two containers never race for one, then held and translated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from drivers.errors import Conflict, InvalidRequest, NotFound
+from drivers.model import Publication, Transport
+from drivers.resources import RELAYED_AT_MOST, Key, scope_of
+from plugin.deadline import Deadline
+from plugin.engine.endpoints import Endpoints
+from plugin.ports import publication, shown, spelled, versions
+from plugin.requests import PortRequest
+from plugin.runtime import Runtime
+from plugin.store import EndpointRow, Store
+from plugin.store.ports import PortRow
+
+log = logging.getLogger(__name__)
+
+_TRIES: Final = 16
+_PORTS_END: Final = 65536
+_ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - what Docker binds by default
+
+
+class FreePorts(Protocol):
+    """What is looked up on the host before a port is chosen."""
+
+    def free_port(self, transport: Transport, addresses: Sequence[str], candidates: range | None) -> int:
+        """Return a port that can be bound on all addresses now. Raises :class:`Conflict` if there is none."""
+        ...
+
+    def speaks6(self) -> bool:
+        """Tell whether this host has IPv6 at all."""
+        ...
+
+    def is_plugged(self, link: str) -> bool:
+        """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
+        ...
+
+
+class Ports:
+    """The use cases of published ports."""
+
+    def __init__(self, store: Store, runtime: Runtime, host: FreePorts, endpoints: Endpoints) -> None:
+        """Publish the ports of ``endpoints``."""
+        self._store = store
+        self._runtime = runtime
+        self._host = host
+        self._endpoints = endpoints
+
+    def program(self, ident: str, deadline: Deadline) -> None:
+        """Publish what an endpoint was made with. Doing it again is a success.
+
+        What fails is withdrawn: Docker fails the start then, without a Revoke (facts/docker-wire.md 6).
+        """
+        row = self._endpoints.ready(ident)
+        if row.external:
+            return
+        loopback = self._store.ports.to_loopback(row.endpoint.network)
+        try:
+            if row.ports:
+                self._claim(row, row.ports, deadline, live=False)
+            self._store.set_external(row.id, external=True)
+            if row.ports:
+                self._open(row, loopback, deadline)
+                self._tell(row)
+        except BaseException:
+            self.revoke(ident, Deadline(None))
+            raise
+
+    def revoke(self, ident: str, deadline: Deadline) -> None:
+        """Publish nothing of an endpoint any longer; comes without a Program too. Of the unknown, succeed."""
+        row = self._store.endpoint(ident)
+        if row is None:
+            return
+        if not self._store.ports.rows(row.id):
+            self._store.set_external(row.id, external=False)
+            return
+        loopback, before = self._store.ports.to_loopback(row.endpoint.network), self._runtime.keys(row.scope)
+        self._store.set_external(row.id, external=False)
+        self._close(row, before, loopback, deadline)
+        self._store.ports.release(row.id)
+
+    def add(self, short: str, request: PortRequest, deadline: Deadline) -> list[PortRow]:
+        """Publish one more run on a running container; it stays published until the container stops."""
+        row = self._store.find_endpoint(short)
+        if not row.external:
+            raise InvalidRequest(
+                f"endpoint {row.id[:12]} is not its container's way out, so nothing is published on it; "
+                "`weft endpoint inspect` shows which one is"
+            )
+        known, loopback = self._store.ports.rows(row.id), self._store.ports.to_loopback(row.endpoint.network)
+        self._claim(row, [request], deadline, live=True)
+        added = [one for one in self._store.ports.rows(row.id) if one not in known]
+        try:
+            self._open(row, loopback, deadline)
+        except BaseException:
+            self._let_go(row, added, Deadline(None))
+            raise
+        self._tell(row)
+        return added
+
+    def remove(self, short: str, request: PortRequest, deadline: Deadline) -> list[PortRow]:
+        """Publish a run no longer, whoever published it."""
+        row = self._store.find_endpoint(short)
+        gone = [one for one in self._store.ports.rows(row.id) if _is(one.publication, request)]
+        if not gone:
+            raise NotFound(f"endpoint {row.id[:12]} does not publish {spelled(request)}; see `weft port ls`")
+        self._let_go(row, gone, deadline)
+        self._tell(row)
+        return gone
+
+    def _let_go(self, row: EndpointRow, gone: Sequence[PortRow], deadline: Deadline) -> None:
+        loopback, before = self._store.ports.to_loopback(row.endpoint.network), self._runtime.keys(row.scope)
+        self._store.ports.close(gone)
+        self._close(row, before, loopback, deadline)
+        self._store.ports.release_closed(row.id)
+
+    def _open(self, row: EndpointRow, loopback: bool, deadline: Deadline) -> None:
+        """Bring the host to what is published now; the bridge first, if it must route loopback from now on."""
+        network = row.endpoint.network
+        if self._store.ports.to_loopback(network) != loopback:
+            self._runtime.converge(scope_of(network), deadline)
+        self._runtime.converge(row.scope, deadline)
+
+    def _close(self, row: EndpointRow, before: frozenset[Key], loopback: bool, deadline: Deadline) -> None:
+        """Bring the host to what is published now, when that is less; the bridge last."""
+        network = row.endpoint.network
+        self._runtime.converge(row.scope, deadline, also=before)
+        if self._store.ports.to_loopback(network) != loopback:
+            self._runtime.converge(scope_of(network), deadline)
+
+    def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> None:
+        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict."""
+        has = frozenset(address.version for address in row.endpoint.addresses)
+        relay = self._endpoints.network(row.endpoint.network).network.relay
+        for attempt in range(_TRIES):
+            chosen: list[Publication] = []
+            for request in sorted(asked, key=_is_fixed, reverse=True):
+                chosen += self._choose(request, has, chosen, relay=relay)
+            for holder in self._store.ports.holders(chosen) - {row.id}:
+                self._withdraw_if_dead(holder, deadline)
+            try:
+                self._store.ports.claim(row.id, chosen, live=live)
+            except Conflict:
+                if attempt == _TRIES - 1 or all(map(_is_fixed, asked)):
+                    raise
+            else:
+                return
+
+    def _withdraw_if_dead(self, ident: str, deadline: Deadline) -> None:
+        holder = self._store.endpoint(ident)
+        if holder and not self._host.is_plugged(holder.endpoint.link):
+            log.warning("dead endpoint holds a port: withdrawn", extra={"endpoint": ident[:12]})
+            self._endpoints.delete(ident, deadline)
+
+    def _choose(
+        self, request: PortRequest, has: frozenset[int], beside: Sequence[Publication], *, relay: bool
+    ) -> list[Publication]:
+        """Return what is to be claimed for a run; a choice of weft's is clear of ``beside`` and of every claim."""
+        served = [
+            version for version in versions(request, has=has, relay=relay) if version == 4 or self._host.speaks6()
+        ]
+        if _is_fixed(request):
+            return [publication(request, version, request.host_first) for version in served]
+        addresses = [str(request.host) if request.host else _ANY[version] for version in served]
+        candidates = range(request.host_first, request.host_last + 1) if request.host_first else None
+        while True:
+            first = self._host.free_port(request.transport, addresses, candidates)
+            chosen = [publication(request, version, first) for version in served]
+            if not self._store.ports.holders(chosen) and not any(_meet(one, two) for one in chosen for two in beside):
+                return chosen
+            candidates = range(first + 1, request.host_last + 1 if request.host_first else _PORTS_END)
+
+    def _tell(self, row: EndpointRow) -> None:
+        published = self._store.ports.of(row.id)
+        if published:
+            said = ",".join(f"{shown(one)}/{one.transport}" for one in published)
+            log.info("ports published", extra={"endpoint": row.id[:12], "ports": said})
+        if any(one.count > RELAYED_AT_MOST and one.host is None for one in row.ports):
+            log.info(
+                "long ranges are not relayed",
+                extra={
+                    "endpoint": row.id[:12],
+                    "why": f"more than {RELAYED_AT_MOST} ports",
+                    "unserved": "clients of [::1], and of the IP version that the container does not have",
+                },
+            )
+
+
+def _is_fixed(request: PortRequest) -> bool:
+    return bool(request.host_first) and request.host_last - request.host_first + 1 == request.count
+
+
+def _meet(one: Publication, two: Publication) -> bool:
+    """Tell whether two publications claim a host port of one another's."""
+    return (
+        (one.transport, one.version) == (two.transport, two.version)
+        and (one.host is None or two.host in (None, one.host))
+        and one.first <= two.last
+        and two.first <= one.last
+    )
+
+
+def _is(one: Publication, request: PortRequest) -> bool:
+    """Tell whether a publication is what a request names; host ports left out match any."""
+    host = None if request.host is None or request.host.is_unspecified else request.host
+    return (
+        (one.transport, one.to, one.count, one.host)
+        == (request.transport, request.container_first, request.count, host)
+        and request.host_first in (0, one.first)
+        and (request.host is None or request.host.version == one.version)
+    )
