@@ -10,7 +10,7 @@ PYTHON ?= python3
 IN := .venv/bin
 PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help venv demo check test test-engines clean lab root
+.PHONY: help venv demo check test test-engines bench clean lab root
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,11 @@ test: venv lab ## every test up to a real dockerd 20.10.24
 
 test-engines: venv lab root ## the engine tests on Docker 28.5.2
 	$(IN)/python -m pytest -m engine28
+
+bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
+	$(IN)/python -m bench.attach --write
+	$(IN)/python -m bench.ports --write
+	$(IN)/python -m bench.ipam
 
 clean: ## remove what the other targets made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -62,10 +62,8 @@ class Ports:
         row = self._endpoints.ready(ident)
         if row.external:
             return
-        loopback = self._store.ports.to_loopback(row.endpoint.network)
         try:
-            if row.ports:
-                self._claim(row, row.ports, deadline, live=False)
+            loopback = self._claim(row, row.ports, deadline, live=False) if row.ports else False
             self._store.set_external(row.id, external=True)
             if row.ports:
                 self._open(row, loopback, deadline)
@@ -95,8 +93,8 @@ class Ports:
                 f"endpoint {row.id[:12]} is not its container's way out, so nothing is published on it; "
                 "`weft endpoint inspect` shows which one is"
             )
-        known, loopback = self._store.ports.rows(row.id), self._store.ports.to_loopback(row.endpoint.network)
-        self._claim(row, [request], deadline, live=True)
+        known = self._store.ports.rows(row.id)
+        loopback = self._claim(row, [request], deadline, live=True)
         added = [one for one in self._store.ports.rows(row.id) if one not in known]
         try:
             self._open(row, loopback, deadline)
@@ -136,8 +134,11 @@ class Ports:
         if self._store.ports.to_loopback(network) != loopback:
             self._runtime.converge(scope_of(network), deadline)
 
-    def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> None:
-        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict."""
+    def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> bool:
+        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict.
+
+        Returns whether the network published to loopback just before.
+        """
         has = frozenset(address.version for address in row.endpoint.addresses)
         relay = self._endpoints.network(row.endpoint.network).network.relay
         for attempt in range(_TRIES):
@@ -146,18 +147,21 @@ class Ports:
                 chosen += self._choose(request, has, chosen, relay=relay)
             for holder in self._store.ports.holders(chosen) - {row.id}:
                 self._withdraw_if_dead(holder, deadline)
+            loopback = self._store.ports.to_loopback(row.endpoint.network)
             try:
                 self._store.ports.claim(row.id, chosen, live=live)
             except Conflict:
                 if attempt == _TRIES - 1 or all(map(_is_fixed, asked)):
                     raise
             else:
-                return
+                return loopback
+        raise AssertionError  # the last try returns or raises
 
     def _withdraw_if_dead(self, ident: str, deadline: Deadline) -> None:
         holder = self._store.endpoint(ident)
         if holder and not self._host.is_plugged(holder.endpoint.link):
             log.warning("dead endpoint holds a port: withdrawn", extra={"endpoint": ident[:12]})
+            self.revoke(ident, deadline)  # its claims would stay as long as its link does
             self._endpoints.delete(ident, deadline)
 
     def _choose(

@@ -133,7 +133,7 @@ def test_ipv6_alone(engine: Engine, weft: Weft, neighbour: Neighbour, tmp_path: 
 def test_ipv4_alone_gives_no_ipv6_to_anybody(engine: Engine, weft: Weft) -> None:
     ident = create(engine, "meadow")
     hare = start(engine, "hare", "meadow")
-    assert hare.links()["eth0"].addresses == {f"{hare.v4('meadow')}/16"}
+    assert {address.partition("/")[0] for address in hare.links()["eth0"].addresses} == {f"{hare.v4('meadow')}"}
     assert hare.default(6) is None
     # nor to the host, by the bridge: a container could talk to it past every rule for IPv4
     link = json.loads(weft.cli("network", "inspect", ident, "--json").stdout)["link"]
