@@ -25,7 +25,7 @@ _PERMITS: Final = frozenset(
     (
         ruleset.SAME,
         ruleset.OPERATOR_LINKS,
-        ruleset.RELAYED4,
+        ruleset.LOOPBACK_RELAYED,
         *(name for sets in (ruleset.MASQUERADE, ruleset.ADOPTED_MASQUERADE) for name in sets.values()),
         *ruleset.ALLOWED.values(),
     )

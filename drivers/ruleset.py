@@ -5,7 +5,7 @@ order inside the chain is all there is to read:
 
 1. what belongs to a conversation that was let in goes on;
 2. inside one network: accepted;
-3. internal networks: whatever else enters or leaves is dropped;
+3. internal networks: whatever else enters or leaves is dropped, nor does the relay serve them (``input``);
 4. published ports: those with an allow-list only from the sources on it;
 5. into a network, or from one into a bridge of Docker's own: dropped, unless it was translated to get there;
 6. the way out is open.
@@ -39,7 +39,9 @@ PUBLISH: Final = {4: "publish4", 6: "publish6"}  # transport . port -> container
 PUBLISH_AT: Final = {4: "publish_at4", 6: "publish_at6"}  # host's address . transport . port -> the same
 RANGE: Final = {4: "range4", 6: "range6"}  # transport . ports -> container's address, the port as it is
 RANGE_AT: Final = {4: "range_at4", 6: "range_at6"}
-RELAYED4: Final = "relayed4"  # transport . ports: clients of 127.0.0.0/8 are the relay's
+LOOPBACK_RELAYED: Final = "loopback_relayed"  # transport . ports: clients of 127.0.0.0/8 are the relay's
+RELAYED: Final = {4: "relayed4", 6: "relayed6"}  # transport . port: the relay listens, on every address
+RELAYED_AT: Final = {4: "relayed_at4", 6: "relayed_at6"}  # host's address . transport . port: on that one
 RESTRICTED: Final = {4: "restricted4", 6: "restricted6"}  # container's address: has an allow-list
 ALLOWED: Final = {4: "allowed4", 6: "allowed6"}  # container's address . source
 
@@ -64,7 +66,11 @@ TEXT: Final = f"""
     map {RANGE[6]} {{ type inet_proto . inet_service : ipv6_addr; flags interval; }}
     map {RANGE_AT[4]} {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }}
     map {RANGE_AT[6]} {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval; }}
-    set {RELAYED4} {{ type inet_proto . inet_service; flags interval; }}
+    set {LOOPBACK_RELAYED} {{ type inet_proto . inet_service; flags interval; }}
+    set {RELAYED[4]} {{ type inet_proto . inet_service; }}
+    set {RELAYED[6]} {{ type inet_proto . inet_service; }}
+    set {RELAYED_AT[4]} {{ type ipv4_addr . inet_proto . inet_service; }}
+    set {RELAYED_AT[6]} {{ type ipv6_addr . inet_proto . inet_service; }}
     set {RESTRICTED[4]} {{ type ipv4_addr; }}
     set {RESTRICTED[6]} {{ type ipv6_addr; }}
     set {ALLOWED[4]} {{ type ipv4_addr . ipv4_addr; flags interval; }}
@@ -88,7 +94,7 @@ TEXT: Final = f"""
 
     chain publish {{
         ip6 daddr ::1 return
-        ip daddr 127.0.0.0/8 meta l4proto . th dport @{RELAYED4} return
+        ip daddr 127.0.0.0/8 meta l4proto . th dport @{LOOPBACK_RELAYED} return
         dnat ip to ip daddr . meta l4proto . th dport map @{PUBLISH_AT[4]}
         dnat ip to ip daddr . meta l4proto . th dport map @{RANGE_AT[4]}
         meta nfproto ipv4 dnat ip to meta l4proto . th dport map @{PUBLISH[4]}
@@ -97,6 +103,20 @@ TEXT: Final = f"""
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @{RANGE_AT[6]}
         meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @{PUBLISH[6]}
         meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @{RANGE[6]}
+    }}
+
+    chain input {{
+        type filter hook input priority -5; policy accept;
+        iifname @{INTERNAL} jump relay
+        iifname . ip saddr @{ADOPTED_INTERNAL[4]} jump relay
+        iifname . ip6 saddr @{ADOPTED_INTERNAL[6]} jump relay
+    }}
+
+    chain relay {{
+        meta nfproto ipv4 meta l4proto . th dport @{RELAYED[4]} drop
+        meta nfproto ipv6 meta l4proto . th dport @{RELAYED[6]} drop
+        ip daddr . meta l4proto . th dport @{RELAYED_AT[4]} drop
+        ip6 daddr . meta l4proto . th dport @{RELAYED_AT[6]} drop
     }}
 
     chain forward {{

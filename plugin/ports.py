@@ -69,7 +69,7 @@ def versions(request: PortRequest, *, has: frozenset[int], relay: bool) -> tuple
     NAT serves the versions that the container ``has``; the relay the other one, for TCP and UDP and up to
     ``RELAYED_AT_MOST`` ports. Raises :class:`InvalidRequest` where the operator named an address that neither serves.
     """
-    relayed = relay and request.transport != "sctp" and request.count <= RELAYED_AT_MOST
+    relayed = relay and bool(has) and request.transport != "sctp" and request.count <= RELAYED_AT_MOST
     served = tuple(version for version in _VERSIONS if version in has or relayed)
     if request.host is None:
         return served

@@ -20,9 +20,12 @@ QUIET_SECONDS: Final = 0.05  # how long a burst of changes is let run before the
 
 
 class Reconciler:
-    """Calls ``heal`` with a scope, or with ``None`` for everything, from one thread of its own."""
+    """Calls ``heal`` with a scope, or with ``None`` for everything, from one thread of its own.
 
-    def __init__(self, heal: Callable[[Scope | None], None], interval: float) -> None:
+    The look at Docker's own list is kept by another of these.
+    """
+
+    def __init__(self, heal: Callable[[Scope | None], None], interval: float, *, name: str = "reconciler") -> None:
         """Look at everything each ``interval`` seconds, and at a scope whenever it is said to be dirty."""
         self._heal = heal
         self._interval = interval
@@ -30,7 +33,7 @@ class Reconciler:
         self._dirty: set[Scope | None] = {None}
         self._stopping = False
         self._rounds = 0
-        self._thread = threading.Thread(target=self._run, name="reconciler")
+        self._thread = threading.Thread(target=self._run, name=name)
 
     def start(self) -> None:
         """Start with a look at everything."""
@@ -83,6 +86,5 @@ class Reconciler:
         try:
             self._heal(scope)
         except Exception:
-            log.exception(
-                "reconcile failed", extra={"scope": str(scope or "everything"), "next": "at the next interval"}
-            )
+            told = {"by": self._thread.name, "scope": str(scope or "everything"), "next": "at the next interval"}
+            log.exception("a look failed", extra=told)

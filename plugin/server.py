@@ -24,7 +24,7 @@ from drivers.errors import Refusing, WeftError
 from drivers.host import Host
 from drivers.marks import Marks
 from drivers.resources import Scope
-from plugin import __version__, logs
+from plugin import __version__, logs, memory
 from plugin.app import create_app
 from plugin.calls import reply
 from plugin.control_api import control_blueprint
@@ -110,6 +110,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "umask": 0o177,  # both sockets 0600
             "control_socket_disable": True,
             "logger_class": GunicornLogger,
+            "pre_fork": lambda _, __: memory.share_with_worker(),
             "post_fork": lambda _, __: self._lock.close(),
             "worker_exit": lambda _, __: self._parts.close(),
         }.items():
@@ -127,6 +128,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _compose(self) -> Flask:
         settings, parts = self._settings, self._parts
+        memory.use_one_arena()
         self._wait_for_predecessor()
         store = Store(Database(settings.database))
         parts.callback(store.close)
@@ -157,7 +159,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         orphans.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
         engine = Engine(networks, endpoints, ports, addresses, runtime, look_soon=orphans.look_soon)
-        return _guarded(create_app(engine, control_blueprint(Views(store, runtime, ports, docker, host))), settings)
+        views = Views(store, runtime, ports, docker, host)
+        return _lean(_guarded(create_app(engine, control_blueprint(views)), settings))
 
     def _wait_for_predecessor(self) -> None:
         """Wait until the worker before this one (SIGHUP, or a killed master's) has let go of the host and the store."""
@@ -207,5 +210,16 @@ def _guarded(app: Flask, settings: Settings) -> Flask:
             return None
         said = f"{request.path} is not served on {name}"
         return reply(Failure(err=said, error=said), HTTPStatus.NOT_FOUND)
+
+    return app
+
+
+def _lean(app: Flask) -> Flask:
+    """Give the memory of large bodies back when they have been answered."""
+
+    @app.teardown_request
+    def after_a_large_body(_: BaseException | None) -> None:
+        if (request.content_length or 0) > memory.LARGE_BODY:
+            memory.give_back()
 
     return app

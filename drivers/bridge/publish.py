@@ -54,13 +54,15 @@ def _publication(network: Network, endpoint: Endpoint, one: Publication, scope: 
         allow=tuple(str(source) for source in endpoint.allow),
     )
     yield hold
+    if hold.relay is not None:
+        yield from _relay_fences(one, scope)
     address = by_nat(network, endpoint, one)
     if address is None:
         return
     needs = _TABLE | {hold.key}
     if network.adopted and one.host is None and one.version == 4:
         at = (one.transport, _span(one))
-        yield Permit(key=element_key(ruleset.RELAYED4, *at), scope=scope, needs=needs)
+        yield Permit(key=element_key(ruleset.LOOPBACK_RELAYED, *at), scope=scope, needs=needs)
     where = (str(one.host),) if one.host else ()
     if one.count > 1 and one.to == one.first:
         name = (ruleset.RANGE_AT if one.host else ruleset.RANGE)[one.version]
@@ -84,6 +86,16 @@ def _relay(network: Network, endpoint: Endpoint, one: Publication) -> tuple[str,
         return None
     to = own or other
     return None if to is None else (str(to.ip), one.to)
+
+
+def _relay_fences(one: Publication, scope: Scope) -> Iterator[Resource]:
+    """Close the relay's ports to internal networks: it answers as the host, which they may otherwise talk to."""
+    if one.host is not None and one.host.is_loopback:
+        return
+    name = (ruleset.RELAYED_AT if one.host else ruleset.RELAYED)[one.version]
+    where = (str(one.host),) if one.host else ()
+    for port in range(one.first, one.last + 1):
+        yield Fence(key=element_key(name, *where, one.transport, str(port)), scope=scope, needs=_TABLE)
 
 
 def _allow_list(endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:

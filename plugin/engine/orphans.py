@@ -9,7 +9,6 @@ that weft's IPAM driver handed out and that no endpoint, no container and no net
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
@@ -17,6 +16,7 @@ from typing import Final, Protocol
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.addresses import Forgotten
+from plugin.reconciler import Reconciler
 from plugin.store import EndpointRow, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
@@ -80,31 +80,21 @@ class Orphans:
         self._delete_endpoint = delete_endpoint
         self._is_plugged = is_plugged
         self._tell_bridges = tell_bridges
-        self._interval = interval
         self._clock = clock
         self._missing_since: dict[str, float] = {}
-        self._wake = threading.Condition()
-        self._soon = True
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="docker-look")
+        self._looks = Reconciler(lambda _: self.look(), interval, name="docker-look")
 
     def start(self) -> None:
         """Start looking."""
-        self._thread.start()
+        self._looks.start()
 
     def stop(self) -> None:
         """Stop, and join the thread."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._looks.stop()
 
     def look_soon(self) -> None:
         """Look as soon as the thread is free. Never waits."""
-        with self._wake:
-            self._soon = True
-            self._wake.notify_all()
+        self._looks.dirty(None)
 
     def look(self) -> None:
         """Compare the store with Docker's list once."""
@@ -152,16 +142,3 @@ class Orphans:
                 self._delete_network(row.id, Deadline())
             case EndpointRow():
                 self._delete_endpoint(row.id, Deadline())
-
-    def _run(self) -> None:
-        while self._due():
-            try:
-                self.look()
-            except Exception:
-                log.exception("looking at Docker's list failed", extra={"next": f"in {self._interval:g} s"})
-
-    def _due(self) -> bool:
-        with self._wake:
-            self._wake.wait_for(lambda: self._stopping or self._soon, timeout=self._interval)
-            self._soon = False
-            return not self._stopping

@@ -63,10 +63,11 @@ class Ports:
         if row.external:
             return
         try:
-            loopback = self._claim(row, row.ports, deadline, live=False) if row.ports else False
+            if row.ports:
+                self._claim(row, row.ports, deadline, live=False)
             self._store.set_external(row.id, external=True)
             if row.ports:
-                self._open(row, loopback, deadline)
+                self._open(row, deadline)
                 self._tell(row)
         except BaseException:
             self.revoke(ident, Deadline(None))
@@ -77,13 +78,12 @@ class Ports:
         row = self._store.endpoint(ident)
         if row is None:
             return
-        if not self._store.ports.rows(row.id):
-            self._store.set_external(row.id, external=False)
-            return
-        loopback, before = self._store.ports.to_loopback(row.endpoint.network), self._runtime.keys(row.scope)
+        published = self._store.ports.rows(row.id)
+        before = self._runtime.keys(row.scope) if published else frozenset()
         self._store.set_external(row.id, external=False)
-        self._close(row, before, loopback, deadline)
-        self._store.ports.release(row.id)
+        if published:
+            self._close(row, before, published, deadline)
+            self._store.ports.release(row.id)
 
     def add(self, short: str, request: PortRequest, deadline: Deadline) -> list[PortRow]:
         """Publish one more run on a running container; it stays published until the container stops."""
@@ -94,10 +94,10 @@ class Ports:
                 "`weft endpoint inspect` shows which one is"
             )
         known = self._store.ports.rows(row.id)
-        loopback = self._claim(row, [request], deadline, live=True)
+        self._claim(row, [request], deadline, live=True)
         added = [one for one in self._store.ports.rows(row.id) if one not in known]
         try:
-            self._open(row, loopback, deadline)
+            self._open(row, deadline)
         except BaseException:
             self._let_go(row, added, Deadline(None))
             raise
@@ -115,30 +115,25 @@ class Ports:
         return gone
 
     def _let_go(self, row: EndpointRow, gone: Sequence[PortRow], deadline: Deadline) -> None:
-        loopback, before = self._store.ports.to_loopback(row.endpoint.network), self._runtime.keys(row.scope)
+        before = self._runtime.keys(row.scope)
         self._store.ports.close(gone)
-        self._close(row, before, loopback, deadline)
+        self._close(row, before, gone, deadline)
         self._store.ports.release_closed(row.id)
 
-    def _open(self, row: EndpointRow, loopback: bool, deadline: Deadline) -> None:
-        """Bring the host to what is published now; the bridge first, if it must route loopback from now on."""
-        network = row.endpoint.network
-        if self._store.ports.to_loopback(network) != loopback:
-            self._runtime.converge(scope_of(network), deadline)
+    def _open(self, row: EndpointRow, deadline: Deadline) -> None:
+        """Bring the host to what is published now; the bridge first, which may have to route loopback from now on."""
+        if _serves_loopback(self._store.ports.rows(row.id)):
+            self._runtime.converge(scope_of(row.endpoint.network), deadline)
         self._runtime.converge(row.scope, deadline)
 
-    def _close(self, row: EndpointRow, before: frozenset[Key], loopback: bool, deadline: Deadline) -> None:
+    def _close(self, row: EndpointRow, before: frozenset[Key], gone: Sequence[PortRow], deadline: Deadline) -> None:
         """Bring the host to what is published now, when that is less; the bridge last."""
-        network = row.endpoint.network
         self._runtime.converge(row.scope, deadline, also=before)
-        if self._store.ports.to_loopback(network) != loopback:
-            self._runtime.converge(scope_of(network), deadline)
+        if _serves_loopback(gone):
+            self._runtime.converge(scope_of(row.endpoint.network), deadline)
 
-    def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> bool:
-        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict.
-
-        Returns whether the network published to loopback just before.
-        """
+    def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> None:
+        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict."""
         has = frozenset(address.version for address in row.endpoint.addresses)
         relay = self._endpoints.network(row.endpoint.network).network.relay
         for attempt in range(_TRIES):
@@ -147,15 +142,13 @@ class Ports:
                 chosen += self._choose(request, has, chosen, relay=relay)
             for holder in self._store.ports.holders(chosen) - {row.id}:
                 self._withdraw_if_dead(holder, deadline)
-            loopback = self._store.ports.to_loopback(row.endpoint.network)
             try:
                 self._store.ports.claim(row.id, chosen, live=live)
             except Conflict:
                 if attempt == _TRIES - 1 or all(map(_is_fixed, asked)):
                     raise
             else:
-                return loopback
-        raise AssertionError  # the last try returns or raises
+                return
 
     def _withdraw_if_dead(self, ident: str, deadline: Deadline) -> None:
         holder = self._store.endpoint(ident)
@@ -200,6 +193,12 @@ class Ports:
 
 def _is_fixed(request: PortRequest) -> bool:
     return bool(request.host_first) and request.host_last - request.host_first + 1 == request.count
+
+
+def _serves_loopback(rows: Sequence[PortRow]) -> bool:
+    """Tell whether clients of 127.0.0.0/8 are among those served: their packets leave by the bridge."""
+    found = (row.publication for row in rows)
+    return any(one.version == 4 and (one.host is None or one.host.is_loopback) for one in found)
 
 
 def _meet(one: Publication, two: Publication) -> bool:

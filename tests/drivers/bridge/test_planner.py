@@ -147,7 +147,8 @@ def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
 
     But for what is published: host ports are claimed in the store, and so is the container's address.
     """
-    claimed = {ruleset.RELAYED4, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
+    claimed = {ruleset.LOOPBACK_RELAYED, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
+    claimed |= {*ruleset.RELAYED.values(), *ruleset.RELAYED_AT.values()}
     for scope, plan in _every_plan():
         for one in plan:
             if scope != "host":
