@@ -1,0 +1,1 @@
+"""Figures: weft beside Docker's own drivers, and beside a driver that does nothing. See docs/performance.md."""
