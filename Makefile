@@ -42,7 +42,7 @@ test-engines: venv lab root ## the engine tests on Docker 28.5.2
 bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
 	$(IN)/python -m bench.ports --write
-	$(IN)/python -m bench.ipam
+	$(IN)/python -m bench.ipam --write
 
 clean: ## remove what the other targets made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
