@@ -17,11 +17,11 @@ help: ## say what there is
 
 venv: .venv/.made ## .venv with weft in it: .venv/bin/weft
 
-.venv/.made: pyproject.toml
+.venv/.made: pyproject.toml constraints.txt
 	@bash tests/lab/install.sh venv
 	@$(IN)/python -m pip --version >/dev/null 2>&1 || { set -x; $(PYTHON) -m venv --clear .venv; }
 	$(PIP) install 'pip>=25.1' # which knows --group
-	$(PIP) install --editable . --group dev
+	$(PIP) install --constraint constraints.txt --editable . --group dev
 	@touch $@
 
 demo: venv lab ## a Docker Engine, two containers that talk over weft, and what they survive

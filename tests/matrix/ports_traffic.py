@@ -82,10 +82,10 @@ def _associate(raw: socket.socket) -> None:
             cookie = struct.pack("!I", tag) + _answer(b"", peer[0], message.target)
             back = _OPENING.pack(_TAG, 65536, 1, 1, 1) + struct.pack("!HH", _COOKIE, len(cookie) + 4) + cookie
             raw.sendto(message.reply(tag, (_INIT_ACK, back)), (peer[0], 0))
-        elif (cookie := message.chunks.get(_COOKIE_ECHO)) is not None and message.tag == _TAG:
-            (tag,) = struct.unpack_from("!I", cookie)
+        elif (echoed := message.chunks.get(_COOKIE_ECHO)) is not None and message.tag == _TAG:
+            (tag,) = struct.unpack_from("!I", echoed)
             word = message.chunks.get(_DATA, b"")[_PIECE.size :]
-            answer = _PIECE.pack(1, 0, 0, 0) + word + cookie[4:]
+            answer = _PIECE.pack(1, 0, 0, 0) + word + echoed[4:]
             raw.sendto(message.reply(tag, (_COOKIE_ACK, b""), (_DATA, answer)), (peer[0], 0))
 
 
@@ -202,7 +202,7 @@ class _SctpTalk(basic._Client):
             self.seen = _opened(self.word, message.chunks.get(_DATA, b"")[_PIECE.size :])
 
 
-basic._CLIENTS.update({"tcp-talk": _TcpTalk, "udp-talk": _UdpTalk, "sctp-talk": _SctpTalk})
+basic.CLIENTS.update({"tcp-talk": _TcpTalk, "udp-talk": _UdpTalk, "sctp-talk": _SctpTalk})
 
 
 # -- SCTP on the wire -----------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Traffic:
 
     def seen(self, knocks: Sequence[Knock]) -> list[str]:
         """Make all attempts at once and return what was seen of each."""
-        clients = [_CLIENTS[knock.protocol](knock) for knock in knocks]
+        clients = [CLIENTS[knock.protocol](knock) for knock in knocks]
         start = time.monotonic()
         again = start
         while True:
@@ -324,4 +324,4 @@ class _Ping(_Client):
             self.seen = OPEN
 
 
-_CLIENTS: Final[dict[str, Callable[[Knock], _Client]]] = {"tcp": _Tcp, "udp": _Udp, "icmp": _Ping}
+CLIENTS: Final[dict[str, Callable[[Knock], _Client]]] = {"tcp": _Tcp, "udp": _Udp, "icmp": _Ping}
