@@ -26,11 +26,11 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from drivers import conntrack_wire as wire
-from drivers.conntrack_wire import ANY, ASSURED, DST_NAT, Flow, Pattern, Way
+from drivers.conntrack_wire import ASSURED, DST_NAT, Flow, Pattern, Way
 from drivers.contract import Step
 from drivers.kernel.netlink import NETFILTER, Netlink
 from drivers.kernel.wire import Message, attributes
-from drivers.model import Address, IPNetwork
+from drivers.model import IPNetwork
 from drivers.resources import Publish
 
 log = logging.getLogger(__name__)
@@ -121,13 +121,6 @@ class Conntrack:
         """Forget the flows that the steps have left behind: an :data:`drivers.contract.Effect`."""
         with self._complaining():
             self._after(steps)
-
-    def flush(self, address: Address) -> None:
-        """Forget every flow to or from a container's address."""
-        it = address.packed
-        with self._complaining():
-            for sent, answer in ((Way(source=it), ANY), (Way(target=it), ANY), (ANY, Way(source=it))):
-                self._delete_all(Pattern(version=address.version, sent=sent, answer=answer))
 
     @contextmanager
     def _complaining(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ Text files of /proc are read where they tell all: a thousand routes take a few m
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -112,24 +111,6 @@ def connected_subnets() -> tuple[tuple[str, IPNetwork], ...]:
         for link, network in found
         if link not in _NO_LINKS and network.prefixlen and not _is_nobodys(network)
     )
-
-
-def link_kind(name: str) -> str | None:
-    """Return what kind of link has this name: ``bridge``, ``veth`` ..., ``device`` for hardware, ``None`` for none."""
-    netlink = Netlink()
-    try:
-        (told,) = netlink.ask(requests.get_link(name))
-    except OSError:
-        return None
-    finally:
-        netlink.close()
-    link = wire.link(told)
-    return link.kind_shown if link is not None else None
-
-
-def kernel_release() -> str:
-    """Return the kernel's release: ``6.18.4-amd64``."""
-    return os.uname().release
 
 
 def epoch() -> str:

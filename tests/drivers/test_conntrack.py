@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -244,37 +243,9 @@ def test_a_connection_to_a_container_ends_with_its_port(world: World) -> None:
         assert not world.flows(source)
 
 
-def test_of_a_container_that_is_gone_every_flow_is_forgotten(world: World) -> None:
-    sh(
-        "nft",
-        "add table ip m; add chain ip m c { type nat hook postrouting priority 100; }; add rule ip m c masquerade",
-    )
-    world.apply(*create(publish("publish4", "udp 8080", "10.0.0.2 80")))
-    for port, netns, source, target in (
-        (6001, world.neighbour, "", ("192.0.2.1", 8080)),  # published
-        (6002, world.neighbour, "", ("10.0.0.2", 80)),  # by its own address
-        (6003, world.containers, "10.0.0.2", ("192.0.2.2", 53)),  # its own
-        (6004, world.containers, "10.0.0.3", ("192.0.2.2", 53)),  # its neighbour's
-    ):
-        world.udp(netns, source, port).sendto(b"x", target)
-        await_(partial(world.flows, port), 10, "a flow")
-    calls = world.conntrack.calls
-    world.conntrack.flush(ip_address("10.0.0.2"))
-    assert world.conntrack.calls == calls + 3
-    assert not [port for port in (6001, 6002, 6003) if world.flows(port)]
-    assert world.flows(6004)
-
-
 def test_linux_before_6_11_is_asked_for_the_flows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pass_over(monkeypatch, "delete_all", "_FILTER")
     test_other_flows_of_both_containers_survive(world)
-    world.udp(world.containers, "10.0.0.3", 6009).sendto(b"x", ("192.0.2.2", 53))
-    await_(lambda: world.flows(6009), 10, "a flow")
-    calls = world.conntrack.calls
-    world.conntrack.flush(ip_address("10.0.0.3"))
-    assert world.conntrack.calls > calls + 3
-    assert not world.flows(6009)
-    assert world.flows(6002)
 
 
 def test_linux_before_5_8_tells_of_every_flow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +280,6 @@ def test_without_conntrack_one_warning_is_all(
         for _ in range(3):
             world.apply(*create(port))
             world.apply(*delete(port))
-            world.conntrack.flush(ip_address("10.0.0.2"))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "nf_conntrack_netlink" in str(caplog.records[0].__dict__)
 

@@ -81,15 +81,15 @@ def test_each_thread_reads_its_own_namespace(netns: Netns) -> None:
 
     def elsewhere() -> None:
         with private_netns():
-            seen.extend([facts.operator_links(), facts.connected_subnets(), facts.link_kind("br-here"), facts.epoch()])
+            seen.extend([facts.operator_links(), facts.connected_subnets(), facts.epoch()])
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    here = [facts.operator_links(), facts.connected_subnets(), facts.link_kind("br-here")]
-    assert seen[:3] == [frozenset(), (), None]
-    assert here == [{"br-here"}, (("br-here", ip_network("10.1.0.0/24")),), "bridge"]
-    assert seen[3] != facts.epoch()
+    here = [facts.operator_links(), facts.connected_subnets()]
+    assert seen[:2] == [frozenset(), ()]
+    assert here == [{"br-here"}, (("br-here", ip_network("10.1.0.0/24")),)]
+    assert seen[2] != facts.epoch()
 
 
 def test_the_subnets_on_links_are_told(netns: Netns) -> None:
@@ -113,23 +113,12 @@ def test_the_subnets_on_links_are_told(netns: Netns) -> None:
     assert set(facts.connected_subnets()) == {(link, ip_network(net)) for link, nets in told.items() for net in nets}
 
 
-def test_the_kind_of_a_link_is_told(netns: Netns) -> None:
-    ip("link", "add", "br0", "type", "bridge")
-    ip("link", "add", "v0", "type", "veth", "peer", "v1")
-    kinds = {name: facts.link_kind(name) for name in ("br0", "v0", "v1", "lo", "nolink")}
-    assert kinds == {"br0": "bridge", "v0": "veth", "v1": "veth", "lo": "device", "nolink": None}
-
-
 def test_the_epoch_stays_while_the_namespace_does(netns: Netns) -> None:
     one = facts.epoch()
     assert facts.epoch() == one
     with Netns() as other, other.entered():
         assert facts.epoch() != one
     assert one.startswith(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-
-
-def test_the_kernel_release_is_unames() -> None:
-    assert facts.kernel_release() == sh("uname", "-r").strip()
 
 
 # -- IPv6 forwarding without harm -----------------------------------------------------------------------------------
