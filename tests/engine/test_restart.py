@@ -104,7 +104,7 @@ def kill_master(weft: Weft) -> None:
 def kill_worker(weft: Weft) -> None:
     old = worker(weft)
     os.kill(old, signal.SIGKILL)
-    await_(lambda: len(family(weft.pid)) == 2 and worker(weft) != old, 20, "another worker")
+    await_(lambda: [pid for pid in family(weft.pid) if pid not in (weft.pid, old)], 20, "another worker")
 
 
 def terminate(weft: Weft) -> None:
