@@ -8,6 +8,9 @@ to by where answers come from, so this is right for a host port that differs fro
 A pass over the table costs 0.3 ms and more to delete, 4 ms and more to look (Linux 6.18, 262,144 buckets), so a batch
 of steps is one pass for each container and transport, however many ports it has.
 
+A link between two containers that goes takes its flows along: a sender that goes on would reach whoever has the
+address next.
+
 Connections of TCP and SCTP that were established before a port was published are the host's own, such as the ssh of the
 operator who publishes port 22: they are spared.
 """
@@ -26,6 +29,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from drivers import conntrack_wire as wire
+from drivers import ruleset
 from drivers.conntrack_wire import ASSURED, DST_NAT, Flow, Pattern, Way
 from drivers.contract import Step
 from drivers.kernel.netlink import NETFILTER, Netlink
@@ -37,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _NO_PATTERNS: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 _ONE_BY_ONE: Final = 8  # deletions (17 us each) that cost less than another pass
+_LINKED: Final = frozenset(ruleset.LINKED.values())
 _CONNECTED: Final = frozenset({"tcp", "sctp"})
 
 _GETROUTE: Final = 26
@@ -144,6 +149,8 @@ class Conntrack:
                 gone[old.to, old.transport].append(old)
             if new is not None and old != new:
                 made[new.version, new.transport].append(new)
+            if step.new is None and step.key.kind in _LINKED:
+                self._forget_linked(step.key.at)
         for ports in gone.values():
             self._forget_led(ports)
         for ports in made.values():
@@ -171,6 +178,12 @@ class Conntrack:
             self._delete_all(led)
         else:
             self._delete(led.version, ours)
+
+    def _forget_linked(self, at: Sequence[str]) -> None:
+        """Forget what went from one container to another by a link: all of its transport, for a pass costs the same."""
+        source, target, transport, _ = at
+        way = Way(source=ip_address(source).packed, target=ip_address(target).packed, transport=transport)
+        self._delete_all(Pattern(version=ip_address(source).version, sent=way))
 
     def _forget_earlier(self, ports: Sequence[_Port]) -> None:
         """Forget what came to these ports, all of one transport, and was not translated as they say."""

@@ -12,7 +12,7 @@ from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
 from drivers.model import IPNetwork, Transport
 from drivers.nft import NftBackend
-from drivers.resources import Scope
+from drivers.resources import BRIDGE_TABLE_KEY, Scope
 from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
 
@@ -25,13 +25,20 @@ class Host:
         self._kernel = KernelBackend(marks, owner)
         self._conntrack = Conntrack()
         self._nft = NftBackend(marks, self._conntrack.after)
+        self._nft_bridge = NftBackend(marks, table=BRIDGE_TABLE_KEY)
         self._xtables = XtablesBackend(marks)
         self._sockets = SocketsBackend(marks)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
         """The backends by their name in the keys."""
-        return {"kernel": self._kernel, "nft": self._nft, "xtables": self._xtables, "sockets": self._sockets}
+        return {
+            "kernel": self._kernel,
+            "nft": self._nft,
+            "nft-bridge": self._nft_bridge,
+            "xtables": self._xtables,
+            "sockets": self._sockets,
+        }
 
     def facts(self, *, may_forward: bool) -> HostFacts:
         """Read what the host is now; ``may_forward``: Docker was up in this boot."""
@@ -76,7 +83,7 @@ class Host:
         """Return the operations of each backend since the start."""
         return {
             "netlink": self._kernel.calls,
-            "nft": self._nft.calls,
+            "nft": self._nft.calls + self._nft_bridge.calls,
             "xtables": self._xtables.calls,
             "sockets": self._sockets.calls,
         }
@@ -85,6 +92,7 @@ class Host:
         """Close every socket."""
         self._kernel.close()
         self._nft.close()
+        self._nft_bridge.close()
         self._xtables.close()
         self._sockets.close()
         self._conntrack.close()

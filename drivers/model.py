@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Literal
 
 Transport = Literal["tcp", "udp", "sctp"]
+GatewayMode = Literal["nat", "nat-unprotected", "routed", "isolated"]
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
@@ -21,11 +22,12 @@ class Subnet:
     """One address range of a network, and the host's own address in it.
 
     ``gateway`` is what the bridge answers as, with the subnet's prefix length; ``None`` where the host has no
-    address in the subnet.
+    address in the subnet. ``elsewhere``: containers are told of the gateway, but it is another machine's on the link.
     """
 
     network: IPNetwork
     gateway: Interface | None = None
+    elsewhere: bool = False
 
     @property
     def version(self) -> int:
@@ -43,7 +45,15 @@ class Network:
     ``subnets``     empty for a network without addresses (layer 2 only)
     ``mtu``         in bytes; ``None`` leaves the kernel's default (1500)
     ``internal``    no way out and no way in
-    ``masquerade``  what leaves the network carries the host's address
+    ``mode4``, ``mode6``  what the host is to the network, for each IP version:
+                    ``nat``              translates what leaves it, and published ports into it
+                    ``nat-unprotected``  the same, and every port is open at the container's own address
+                    ``routed``           only routes: published ports are open at the container's own address
+                    ``isolated``         nothing; the network is internal, and the host has no address in it
+    ``masquerade``  what leaves the network carries the host's address, unless it is only routed
+    ``source4``, ``source6``  that address, where it is not to be that of the link by which it leaves
+    ``icc``         containers of the network reach each other; else only by :attr:`Endpoint.links`
+    ``trusted``     the host's links from which published ports are open at the container's own address
     ``loopback``    some endpoint publishes a port to the host's own loopback: counted in the store, not stored
     ``relay``       what NAT cannot publish is passed on by weft itself
     ``allow``       who may use published ports, where the endpoint does not say; empty: anybody
@@ -57,7 +67,13 @@ class Network:
     subnets: tuple[Subnet, ...] = ()
     mtu: int | None = None
     internal: bool = False
+    mode4: GatewayMode = "nat"
+    mode6: GatewayMode = "nat"
     masquerade: bool = True
+    source4: IPv4Address | None = None
+    source6: IPv6Address | None = None
+    icc: bool = True
+    trusted: tuple[str, ...] = ()
     loopback: bool = False
     relay: bool = True
     allow: tuple[IPNetwork, ...] = ()
@@ -65,6 +81,18 @@ class Network:
     def speaks(self, version: int) -> bool:
         """Whether the network has a subnet of IP version 4 or 6."""
         return any(subnet.version == version for subnet in self.subnets)
+
+    def mode(self, version: int) -> GatewayMode:
+        """Return what the host is to the network for IP version 4 or 6."""
+        return self.mode4 if version == 4 else self.mode6
+
+    def source(self, version: int) -> Address | None:
+        """Return the address that what leaves is to carry, if one was named."""
+        return self.source4 if version == 4 else self.source6
+
+    def is_routed_by_host(self, version: int) -> bool:
+        """Whether the host has an address among the containers', and so is on their way."""
+        return any(one.version == version and one.gateway and not one.elsewhere for one in self.subnets)
 
     def gateway_for(self, address: Interface | None) -> Address | None:
         """Return the gateway that ``address`` can reach on the link, or ``None`` if there is none."""
@@ -78,6 +106,7 @@ class Network:
 class Publication:
     """A run of host ports that lead to a run of container ports, as many and in the same order.
 
+    ``routed``   no host port leads there: the container's ports are open at its own address
     ``version``  4 or 6: the IP version of the clients
     ``host``     the host's address they use; ``None``: every one of that version
     ``first``, ``last``  host ports; ``to`` is the container's port for the first of them
@@ -89,11 +118,32 @@ class Publication:
     first: int
     last: int
     to: int
+    routed: bool = False
 
     @property
     def count(self) -> int:
         """How many ports."""
         return self.last - self.first + 1
+
+    @property
+    def host_only(self) -> bool:
+        """Whether only the host itself can use it, by its loopback."""
+        return self.host is not None and self.host.is_loopback
+
+    @property
+    def serves_loopback(self) -> bool:
+        """Whether clients of 127.0.0.0/8 are among those it serves: their packets leave by the bridge."""
+        return self.version == 4 and not self.routed and (self.host is None or self.host_only)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPorts:
+    """A run of a container's ports that are open at its own address."""
+
+    address: Address
+    transport: Transport
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +156,8 @@ class Endpoint:
     ``ipv4``, ``ipv6``  what the container is given on it; both ``None`` on a layer-2 network
     ``published``  the ports by which it is reached now, while it is its container's way out; counted from the store
     ``allow``      who may use them; empty: anybody
+    ``links``      the ports of siblings that are open to it where ICC is off; those that the operator named, and while
+                   a plan is made those that the store has beside them
     """
 
     id: str
@@ -117,6 +169,7 @@ class Endpoint:
     ipv6: IPv6Interface | None = None
     published: tuple[Publication, ...] = ()
     allow: tuple[IPNetwork, ...] = ()
+    links: tuple[OpenPorts, ...] = ()
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
@@ -130,9 +183,11 @@ class Use:
 
     ``networks``      how many there are
     ``forwards6``     some network routes IPv6 through the host
+    ``apart``         some network keeps its containers apart (ICC off)
     ``docker_links``  the bridges of Docker's own networks to which the operator gave names
     """
 
     networks: int = 0
     forwards6: bool = False
+    apart: bool = False
     docker_links: frozenset[str] = frozenset()

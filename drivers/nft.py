@@ -1,4 +1,6 @@
-"""The backend of table ``inet weft``: its text, and the elements of its sets and maps, each marked in its comment.
+"""The backend of a table of ours (``inet weft``, ``bridge weft``): its text, and the elements of its sets and maps.
+
+Each element is marked in its comment.
 
 Three ideas:
 
@@ -21,7 +23,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from drivers import ruleset
+from drivers import ruleset, ruleset_bridge
 from drivers.contract import Dirty, Effect, Step
 from drivers.errors import Conflict, HostFailure, InvalidRequest, WeftError
 from drivers.libnftables import Nft, own_ports
@@ -41,21 +43,34 @@ from drivers.nft_text import (
     parse,
     script,
 )
-from drivers.resources import HOST, TABLE_KEY, Element, Foreign, Key, Publish, Resource, Table
+from drivers.resources import (
+    BRIDGE_TABLE_KEY,
+    HOST,
+    TABLE_KEY,
+    Element,
+    Foreign,
+    Key,
+    Publish,
+    Resource,
+    Table,
+)
 
 _ABSENT: Final = "No such file or directory"
-_KINDS: Final = kinds_of(ruleset.TEXT)
+_TEXTS: Final = {TABLE_KEY: ruleset.TEXT, BRIDGE_TABLE_KEY: ruleset_bridge.TEXT}
+_WITH_FLOWS: Final = ruleset.PUBLISHES | {*ruleset.LINKED.values()}  # the sets by which flows came to be
 _ATTEMPTS: Final = 5  # to load a text and read it back without somebody else's transaction in between
 
 
 class NftBackend:
-    """Observes and changes table ``inet weft`` of the network namespace it is made in. Thread-safe.
+    """Observes and changes one table of the network namespace it is made in. Thread-safe.
 
-    ``effect`` is called with the steps on published ports of each batch, once they are taken, in the thread that
-    asked for them.
+    ``table`` is the table's key. ``effect`` is called with the steps of each batch on published ports and on links,
+    once they are taken, in the thread that asked for them.
     """
 
-    def __init__(self, marks: Marks, effect: Effect = lambda _: None) -> None:
+    def __init__(self, marks: Marks, effect: Effect = lambda _: None, *, table: Key = TABLE_KEY) -> None:
+        self._table = table
+        self._name = " ".join(table.at)
         self._marks = marks
         self._effect = effect
         self._nft = Nft()
@@ -87,11 +102,11 @@ class NftBackend:
         """Read all of the table, and return what carries our mark. The table itself is the host's, unmarked."""
         with self._lock:
             mirror = self._read(again=True)
-            found = ((key, self._found(mirror, key)) for key in (TABLE_KEY, *(key for key, _ in mirror.elements())))
+            found = ((key, self._found(mirror, key)) for key in (self._table, *(key for key, _ in mirror.elements())))
             return {key: resource for key, resource in found if isinstance(resource, Resource)}
 
     def _found(self, mirror: Listing, key: Key) -> Resource | Foreign | None:
-        if key == TABLE_KEY:
+        if key == self._table:
             if mirror.form is None:
                 return None
             known = self._loaded is not None and mirror.form == self._loaded[1]
@@ -109,10 +124,10 @@ class NftBackend:
 
     def _listing(self) -> Listing:
         try:
-            return parse(self._nft.run("list table inet weft", json=True))
+            return parse(self._nft.run(f"list table {self._name}", json=True), self._table.backend)
         except HostFailure as failure:
             if _ABSENT in str(failure):
-                return Listing()
+                return Listing(self._table.backend)
             raise
 
     # -- what is changed --------------------------------------------------------------------------------------------
@@ -127,9 +142,9 @@ class NftBackend:
             except WeftError:
                 self._mirror = None  # it may be what was wrong
                 self._take_apart(steps, failures)
-        published = [step for step in steps if isinstance(step.resource, Publish) and step.key not in failures]
-        if published:
-            self._effect(published)
+        translated = [step for step in steps if step.key.kind in _WITH_FLOWS and step.key not in failures]
+        if translated:
+            self._effect(translated)
         return failures
 
     def _take_apart(self, steps: Sequence[Step], failures: dict[Key, Exception]) -> None:
@@ -145,7 +160,7 @@ class NftBackend:
             try:
                 if waits:
                     raise HostFailure(f"{step.key} waits for {', '.join(map(str, waits))}")
-                self._orders(mirror, step, _kinds(mirror, steps))
+                self._orders(mirror, step, self._kinds(mirror, steps))
             except WeftError as failure:
                 failures[step.key] = failure
             else:
@@ -167,15 +182,15 @@ class NftBackend:
     def _take(self, steps: Sequence[Step]) -> None:
         """Take the steps in one transaction: all or nothing. On an error the mirror is not to be believed."""
         mirror = self._read()
-        kinds = _kinds(mirror, steps)
+        kinds = self._kinds(mirror, steps)
         wanted = next((step.new for step in steps if isinstance(step.new, Table)), None)
-        lines = script(one for step in steps for one in self._orders(mirror, step, kinds))
-        if wanted is not None and self._found(mirror, TABLE_KEY) != wanted:
+        lines = script((one for step in steps for one in self._orders(mirror, step, kinds)), self._name)
+        if wanted is not None and self._found(mirror, self._table) != wanted:
             self._replace(wanted, lines)
             return
-        unwanted = mirror.form is not None and any(step.key == TABLE_KEY and step.new is None for step in steps)
+        unwanted = mirror.form is not None and any(step.key == self._table and step.new is None for step in steps)
         if unwanted:
-            lines.append("delete table inet weft")
+            lines.append(f"delete table {self._name}")
         if lines:
             self._nft.run("\n".join(lines))
         if unwanted:
@@ -192,8 +207,9 @@ class NftBackend:
                 if key.kind in kinds and fits(key, kinds[key.kind], told)
                 for one in addition(key, kinds[key.kind], told)
             ]
-            text = f"table inet weft {{}}\ndelete table inet weft\ntable inet weft {{\n{table.text}\n}}"
-            self._nft.run("\n".join((text, *script(kept), *lines)))
+            name = self._name
+            text = f"table {name} {{}}\ndelete table {name}\ntable {name} {{\n{table.text}\n}}"
+            self._nft.run("\n".join((text, *script(kept, name), *lines)))
             read = self._listing()
             if generation() == before + 1 and read.form is not None:
                 self._mirror, self._loaded = read, (table.text, read.form)
@@ -209,7 +225,7 @@ class NftBackend:
         match step.new:
             case Table():
                 return []
-            case None if key == TABLE_KEY:
+            case None if key == self._table:
                 self._refuse_to_take_along(mirror)
                 return []
             case None:
@@ -220,7 +236,7 @@ class NftBackend:
             case Element() as new if found == new:
                 return []
             case Element() as new if found is None or (ours and step.old is not None):
-                told = Told(self._marks.write(new.scope), new.value if isinstance(new, Publish) else ())
+                told = Told(self._marks.write(new.scope), new.value)
                 orders = [*(deletion(key, kind, there) if there else ()), *creation(key, kind, told)]
                 if kind is not None and (other := mirror.overlapping(key, kind)) is not None:
                     raise Conflict(
@@ -238,14 +254,14 @@ class NftBackend:
         strangers = {describe(told.comment) for _, told in mirror.elements() if self._marks.read(told.comment) is None}
         if strangers:
             raise Conflict(
-                f"table inet weft still holds elements of {', '.join(sorted(strangers))}; "
-                "if nothing on this host needs them, remove it with: nft delete table inet weft"
+                f"table {self._name} still holds elements of {', '.join(sorted(strangers))}; "
+                f"if nothing on this host needs them, remove it with: nft delete table {self._name}"
             )
 
     # -- what others change -----------------------------------------------------------------------------------------
 
     def watch(self, dirty: Dirty) -> Callable[[], None]:
-        """Tell of changes by others: to our table (anything may differ), and to Docker's FORWARD (the host's may)."""
+        """Tell of changes by others to our table: anything may differ. ``inet weft`` also tells of Docker's FORWARD."""
 
         def changed() -> None:
             with self._lock:
@@ -257,7 +273,13 @@ class NftBackend:
                 self._watchers -= 1
 
         with self._lock:
-            monitor = Monitor(ours=self._ours, table=changed, filter=lambda: dirty(HOST), ended=ended)
+            monitor = Monitor(
+                family=self._table.at[0],
+                ours=self._ours,
+                table=changed,
+                filter=(lambda: dirty(HOST)) if self._table == TABLE_KEY else (lambda: None),
+                ended=ended,
+            )
             self._watchers += 1
             self._mirror = None  # what changed before the monitor listened is told by nobody
         return monitor.stop
@@ -267,18 +289,17 @@ class NftBackend:
             self._ports = own_ports()
         return ports <= self._ports
 
+    def _kinds(self, mirror: Listing, steps: Sequence[Step]) -> Mapping[str, Kind]:
+        """Return the declarations that hold once the steps are taken; without a table, those of the text of ours."""
+        text = next((step.new.text for step in steps if isinstance(step.new, Table)), "")
+        return {**kinds_of(_TEXTS[self._table]), **mirror.kinds, **kinds_of(text)}
+
 
 def _turn(step: Step) -> int:
     """Return when a step is taken: the table before its elements and after them, deletions before creations."""
-    if step.key == TABLE_KEY:
+    if step.key.kind == "table":
         return 3 if step.new is None else 0
     return 1 if step.new is None else 2
-
-
-def _kinds(mirror: Listing, steps: Sequence[Step]) -> Mapping[str, Kind]:
-    """Return the declarations that hold once the steps are taken; without a table, those of the text that is ours."""
-    text = next((step.new.text for step in steps if isinstance(step.new, Table)), "")
-    return {**_KINDS, **mirror.kinds, **kinds_of(text)}
 
 
 def _holder(found: Resource | Foreign | None) -> str:

@@ -40,7 +40,7 @@ _GETGEN: Final = 16
 _CHAIN_NAME: Final = dict.fromkeys(_CHAINS, 3) | dict.fromkeys(_RULES, 2)  # NFTA_CHAIN_NAME, NFTA_RULE_CHAIN
 _TABLE_NAME: Final = 1  # of every message with a family
 
-_INET: Final = 1  # NFPROTO_INET
+FAMILIES: Final = {"inet": 1, "bridge": 7}  # NFPROTO_INET, NFPROTO_BRIDGE
 _IP_VERSIONS: Final = (2, 10)  # NFPROTO_IPV4, NFPROTO_IPV6
 
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -57,7 +57,7 @@ _WATCHED_CHAINS: Final = frozenset(f"{name}\0".encode() for name in (XTABLES_PAR
 class Heard:
     """What a burst of notifications was about.
 
-    ``ports``   the netlink ports that changed table ``inet weft``
+    ``ports``   the netlink ports that changed the table ``weft`` of our family
     ``filter``  a chain that decides about FORWARD in iptables' filter table changed, or its rules
     """
 
@@ -65,10 +65,13 @@ class Heard:
     filter: bool = False
 
 
-def read(burst: bytes) -> Heard:
-    """Read the messages of one datagram. Raises ``ValueError`` or ``struct.error`` if it is cut short."""
+def read(burst: bytes, family: str = "inet") -> Heard:
+    """Read the messages of one datagram; ``family`` is that of our table.
+
+    Raises ``ValueError`` or ``struct.error`` if it is cut short.
+    """
     ports: set[int] = set()
-    of_filter = False
+    of_filter, ours = False, FAMILIES[family]
     at, end = 0, len(burst)
     while at < end:
         length, kind, _, _, port = _HEADER.unpack_from(burst, at)
@@ -76,11 +79,11 @@ def read(burst: bytes) -> Heard:
             raise ValueError("a netlink message was cut short")
         subsystem, message = kind >> 8, kind & 0xFF
         if subsystem == _SUBSYS_NFTABLES:
-            family = burst[at + _FAMILY_AT]  # of no protocol in NEWGEN, which closes each transaction
-            if family == _INET:
+            spoken = burst[at + _FAMILY_AT]  # of no protocol in NEWGEN, which closes each transaction
+            if spoken == ours:
                 if port not in ports and _attribute(burst, at, length, _TABLE_NAME) == _OURS:
                     ports.add(port)
-            elif not of_filter and family in _IP_VERSIONS and message in _CHAIN_NAME:
+            elif not of_filter and spoken in _IP_VERSIONS and message in _CHAIN_NAME:
                 of_filter = (
                     _attribute(burst, at, length, _TABLE_NAME) == _FILTER
                     and _attribute(burst, at, length, _CHAIN_NAME[message]) in _WATCHED_CHAINS
@@ -108,8 +111,9 @@ def generation() -> int:
 class Monitor:
     """A thread that calls ``table`` or ``filter`` when somebody else changed what they stand for.
 
+    ``family``       of the table ``weft`` that is listened for: ``inet`` or ``bridge``
     ``ours(ports)``  whether all these netlink ports are this process's own
-    ``table``        table ``inet weft`` was changed by somebody else, or notifications were lost
+    ``table``        that table was changed by somebody else, or notifications were lost
     ``filter``       iptables' FORWARD, DOCKER-USER or WEFT changed, by whomever: our own iptables is another process
     ``ended``        the thread is over and hears no more, by :meth:`stop` or by a failure of its own
 
@@ -118,11 +122,14 @@ class Monitor:
 
     def __init__(
         self,
+        *,
+        family: str,
         ours: Callable[[frozenset[int]], bool],
         table: Callable[[], None],
         filter: Callable[[], None],  # noqa: A002 - the table's name
         ended: Callable[[], None],
     ) -> None:
+        self._family = family
         self._ours, self._table, self._filter, self._ended = ours, table, filter, ended
         self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         try:
@@ -134,7 +141,7 @@ class Monitor:
         except OSError:
             self._kernel.close()
             raise
-        self._thread = threading.Thread(target=self._run, name="nft-monitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"nft-monitor-{family}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -161,7 +168,7 @@ class Monitor:
         lost = of_filter = False
         for _ in range(_BURST):
             try:
-                heard = read(self._kernel.recv(_READ))
+                heard = read(self._kernel.recv(_READ), self._family)
             except BlockingIOError:
                 break
             except (ValueError, struct.error):

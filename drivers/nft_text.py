@@ -1,4 +1,4 @@
-"""nft's language: elements of ``inet weft`` as lines a person would type, and its JSON listing as elements. Pure.
+"""nft's language: elements of our tables as lines a person would type, and its JSON listing as elements. Pure.
 
 One spelling for each element, whoever writes it: addresses as :mod:`ipaddress` writes them, protocols by name, a range
 of ports as ``20000-29999``, a range of addresses as ``10.0.0.0/24``, a single one of either without a range.
@@ -19,17 +19,7 @@ from drivers import ruleset
 from drivers.errors import InvalidRequest
 from drivers.model import Address, IPNetwork
 from drivers.naming import is_link_name
-from drivers.resources import Fence, Key, Permit, Publish, Scope
-
-_PERMITS: Final = frozenset(
-    (
-        ruleset.SAME,
-        ruleset.OPERATOR_LINKS,
-        ruleset.LOOPBACK_RELAYED,
-        *(name for sets in (ruleset.MASQUERADE, ruleset.ADOPTED_MASQUERADE) for name in sets.values()),
-        *ruleset.ALLOWED.values(),
-    )
-)
+from drivers.resources import TABLE_KEY, Fence, Key, Permit, Publish, Scope
 
 _DECLARED: Final = re.compile(r"(?:set|map) (\w+) \{ type ([\w .]+?)(?: : ([\w .]+?))?; (flags interval;)?")
 _COMMENT: Final = re.compile(r"[^\"\\\n]{0,128}")
@@ -38,6 +28,7 @@ _NUMBERS: Final = {"6": "tcp", "17": "udp", "132": "sctp"}  # nft reads the name
 _LAST_PORT: Final = 65535
 _ADDRESSES: Final[Mapping[str, type[Address]]] = {"ipv4_addr": IPv4Address, "ipv6_addr": IPv6Address}
 _NETWORKS: Final[Mapping[str, type[IPNetwork]]] = {"ipv4_addr": IPv4Network, "ipv6_addr": IPv6Network}
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PHASES: Final = ("add", "delete", "create")
 _REMEMBERED: Final = 4096  # spellings; the same addresses come again and again
 
@@ -68,13 +59,26 @@ class Order:
     element: str
 
 
+_ODD: Final = ("",)
+"""The neighbourhood of what may overlap anything: it has a range before its last field."""
+
+
+def _neighbourhood(at: tuple[str, ...]) -> tuple[str, ...]:
+    return _ODD if any("-" in one or "/" in one for one in at[:-1]) else at[:-1]
+
+
 @dataclass(slots=True)
 class Listing:
-    """The table as it was read: its structure (``None``: there is no table), its sets, and their elements."""
+    """A table as it was read: its structure (``None``: there is no table), its sets, and their elements.
 
+    ``backend`` is the one of the elements' keys.
+    """
+
+    backend: str = TABLE_KEY.backend
     form: str | None = None
     kinds: dict[str, Kind] = field(default_factory=dict)
     sets: dict[str, dict[tuple[str, ...], Told]] = field(default_factory=dict)
+    _near: dict[str, dict[tuple[str, ...], set[tuple[str, ...]]]] = field(default_factory=dict)
 
     def get(self, key: Key) -> Told | None:
         """Return an element, or ``None``."""
@@ -83,27 +87,37 @@ class Listing:
     def put(self, key: Key, told: Told) -> None:
         """Note that an element is there now."""
         self.sets.setdefault(key.kind, {})[key.at] = told
+        if key.kind in self._near:
+            self._near[key.kind].setdefault(_neighbourhood(key.at), set()).add(key.at)
 
     def drop(self, key: Key) -> None:
         """Note that an element is gone."""
         self.sets.get(key.kind, {}).pop(key.at, None)
+        self._near.get(key.kind, {}).get(_neighbourhood(key.at), set()).discard(key.at)
 
     def elements(self) -> Iterator[tuple[Key, Told]]:
         """Yield all elements."""
         for name, elements in self.sets.items():
             for at, told in elements.items():
-                yield Key("nft", name, at), told
+                yield Key(self.backend, name, at), told
 
     def overlapping(self, key: Key, kind: Kind) -> Key | None:
         """Return another element that has a part of this range.
 
         The kernel refuses a range that begins or ends inside another, and silently takes one that covers it
-        (``nft_pipapo_insert``, Linux 6.18).
+        (``nft_pipapo_insert``, Linux 6.18). Only those are looked at that are equal in all fields but the last, which
+        is the one that is a range in ours, and those that somebody made with a range elsewhere.
         """
-        if kind.interval:
+        if not kind.interval:
+            return None
+        if key.kind not in self._near:
+            near = self._near[key.kind] = {}
             for at in self.sets.get(key.kind, ()):
-                if at != key.at and all(map(_meet, kind.fields, at, key.at)):
-                    return Key("nft", key.kind, at)
+                near.setdefault(_neighbourhood(at), set()).add(at)
+        near = self._near[key.kind]
+        for at in (*near.get(_neighbourhood(key.at), ()), *near.get(_ODD, ())):
+            if at != key.at and all(map(_meet, kind.fields, at, key.at)):
+                return Key(self.backend, key.kind, at)
         return None
 
 
@@ -139,14 +153,16 @@ def deletion(key: Key, kind: Kind | None, told: Told) -> list[Order]:
     return [Order("add", key.kind, one), Order("delete", key.kind, one)]
 
 
-def script(orders: Iterable[Order]) -> list[str]:
-    """Return the commands, those of one kind in one line, which is a third faster (nft 1.0.6, 10,000 elements).
+def script(orders: Iterable[Order], table: str) -> list[str]:
+    """Return the commands for a table, such as ``inet weft``.
+
+    Those of one kind are in one line, which is a third faster (nft 1.0.6, 10,000 elements).
 
     Additions that make a deletion safe to repeat come first, then deletions, then what is created in their place.
     """
     turns = sorted(orders, key=lambda one: (_PHASES.index(one.verb), one.set_name))
     return [
-        f"{verb} element inet weft {name} {{ {', '.join(one.element for one in group)} }}"
+        f"{verb} element {table} {name} {{ {', '.join(one.element for one in group)} }}"
         for (verb, name), group in groupby(turns, key=lambda one: (one.verb, one.set_name))
     ]
 
@@ -162,9 +178,8 @@ def fits(key: Key, kind: Kind, told: Told) -> bool:
 
 def element(key: Key, scope: Scope, told: Told) -> Fence | Permit | Publish:
     """Return the element as the resource it is."""
-    if told.value:
-        return Publish(key=key, scope=scope, value=told.value)
-    return (Permit if key.kind in _PERMITS else Fence)(key=key, scope=scope)
+    kind = Publish if key.kind in ruleset.PUBLISHES else Permit if key.kind in ruleset.PERMITS else Fence
+    return kind(key=key, scope=scope, value=told.value)
 
 
 def _line(key: Key, kind: Kind | None, told: Told) -> str:
@@ -172,7 +187,7 @@ def _line(key: Key, kind: Kind | None, told: Told) -> str:
     if kind is None or not fits(key, kind, told):
         spelled = " : ".join(" . ".join(part) for part in (key.at, told.value) if part)
         wanted = " : ".join(" . ".join(part) for part in (kind.fields, kind.value) if part) if kind else "no such set"
-        raise InvalidRequest(f"{key.kind} {{ {spelled} }} is no element of inet weft: wanted is {wanted}")
+        raise InvalidRequest(f"{key.kind} {{ {spelled} }} is no element of ours: wanted is {wanted}")
     said = f' comment "{told.comment}"' if told.comment and _COMMENT.fullmatch(told.comment) else ""
     leads = f" : {_concat(kind.value, told.value)}" if kind.value else ""
     return f"{_concat(kind.fields, key.at)}{said}{leads}"
@@ -187,6 +202,8 @@ def _is_field(type_: str, value: str, *, interval: bool = False) -> bool:
     match type_:
         case "ifname":
             return is_link_name(value)
+        case "ether_addr":
+            return _MAC.fullmatch(value) is not None
         case "inet_proto":
             return _PROTOCOL.fullmatch(value) is not None and value not in _NUMBERS
         case "inet_service" if value.isdecimal():
@@ -246,9 +263,9 @@ def _meet(type_: str, one: str, other: str) -> bool:
 # -- what is told ---------------------------------------------------------------------------------------------------
 
 
-def parse(listing: str) -> Listing:
+def parse(listing: str, backend: str = TABLE_KEY.backend) -> Listing:
     """Read ``nft -j list table``: elements apart, and the rest without what differs from one loading to the next."""
-    table = Listing()
+    table = Listing(backend)
     form: list[Any] = []
     for entry in json.loads(listing)["nftables"]:
         ((what, body),) = entry.items()

@@ -55,10 +55,6 @@ class NetworkDriver(Protocol):
 def network_api(driver: NetworkDriver) -> Blueprint:
     """Return the calls of NetworkDriver, answered by ``driver``."""
 
-    def gw_alloc_check(request: wire.GwAllocCheck) -> wire.GatewayNeed:
-        translate.check_options(request)
-        return wire.GatewayNeed()
-
     def allocate_network(request: wire.AllocateNetwork) -> wire.Allocated:
         translate.check_options(request)
         return wire.Allocated()
@@ -89,7 +85,7 @@ def network_api(driver: NetworkDriver) -> Blueprint:
         "network",
         (
             call(wire.GET_CAPABILITIES, lambda _: wire.NetworkCapabilities()),
-            call(wire.GW_ALLOC_CHECK, gw_alloc_check),
+            call(wire.GW_ALLOC_CHECK, translate.gateway_need),
             call(wire.ALLOCATE_NETWORK, allocate_network),
             call(wire.FREE_NETWORK, lambda _: wire.Done()),
             call(wire.CREATE_NETWORK, create_network),

@@ -1,8 +1,7 @@
 """``-o key=value`` and ``--driver-opt key=value`` -> settings, from one table.
 
-To teach weft an option, add one row: its key, the setting it sets, how its text is read, what is allowed. A row without
-a setting is an option of Docker's bridge driver that weft takes only where its value asks for what weft does anyway:
-an option that opens or closes something is never passed over in silence.
+To teach weft an option, add one row: its key, the setting it sets, how its text is read (:mod:`plugin.option_text`),
+what is allowed.
 
 A key that weft does not know is an error if it is ``weft.``'s or has no dot (Docker's own options all have one), with
 "did you mean"; any other key is somebody else's, or of an engine to come: it is taken, with one warning in the log.
@@ -12,17 +11,14 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_interface, ip_network
 from typing import Final
 
 from drivers.errors import InvalidRequest
-from drivers.model import Interface, IPNetwork
-from drivers.naming import is_link_name
-from plugin.pools import NAME
+from plugin import option_text as text
+from plugin.requests import EndpointSettings, NetworkSettings
 
 LOG: Final = logging.getLogger(__name__)
 IGNORED: Final = "option ignored"
@@ -32,186 +28,97 @@ MTU: Final = "com.docker.network.driver.mtu"
 IPV6_MTU: Final = 1280
 """Bytes every IPv6 link must carry (RFC 8200, section 5)."""
 
-_MTU: Final = range(68, 65536)  # RFC 791's smallest; the largest IP packet
-_PREFIX_BYTES: Final = 13  # leaves two digits of IFNAMSIZ for the number
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_OWN_LINK: Final = re.compile(r"wf[bhc][0-9a-z]{12}")
-_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_MULTICAST_BIT: Final = 0x01
-_KERNELS_OWN: Final = frozenset(("all", "default", "lo"))
-
-Value = str | int | bool | tuple[Interface, ...] | tuple[IPNetwork, ...] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSettings:
-    """What the options of a network ask for; a default is what Docker's bridge driver does without the option."""
-
-    backend: str | None = None
-    bridge: str | None = None
-    mtu: int | None = None
-    masquerade: bool = True
-    interface_prefix: str = "eth"
-    relay: bool = True
-    allow: tuple[IPNetwork, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
-    """What the options of an endpoint ask for. ``addresses``: at most one of each family; a length may be left out."""
-
-    addresses: tuple[Interface, ...] = ()
-    mac: str | None = None
-    allow: tuple[IPNetwork, ...] = ()
-
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row: ``parse`` raises ``ValueError`` for a text that is not ``allowed``; ``sets`` "" keeps nothing."""
+    """One row: ``parse`` raises ``ValueError`` for a text that is not ``allowed``."""
 
     key: str
     sets: str
-    parse: Callable[[str], Value]
+    parse: Callable[[str], object]
     allowed: str
 
 
-# -- how a text is read ---------------------------------------------------------------------------------------------
-
-
-def _boolean(text: str) -> bool:
-    """Read a truth as Go's ``strconv.ParseBool`` does, which Docker's bridge driver uses."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError(text)
-
-
-def _mtu(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) not in _MTU:
-        raise ValueError(text)
-    return int(text)
-
-
-def _bridge(text: str) -> str | None:
-    if not text:
-        return None
-    if not is_link_name(text) or text in _KERNELS_OWN or _OWN_LINK.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-def _interface_prefix(text: str) -> str:
-    if text and (len(text) > _PREFIX_BYTES or not is_link_name(f"{text}0")):
-        raise ValueError(text)
-    return text or "eth"
-
-
-def _addresses(text: str) -> tuple[Interface, ...]:
-    """Read one address, or one of each family with a comma between."""
-    found = tuple(ip_interface(one.strip()) for one in text.split(","))
-    if len({one.version for one in found}) < len(found) or any(
-        one.ip.is_multicast or one.ip.is_loopback or one.ip.is_unspecified or getattr(one, "scope_id", None)
-        for one in found
-    ):
-        raise ValueError(text)
-    return found
-
-
-def _mac(text: str) -> str:
-    mac = text.lower().replace("-", ":")
-    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & _MULTICAST_BIT or not mac.strip("0:"):
-        raise ValueError(text)
-    return mac
-
-
-def _switch(text: str) -> bool:
-    return _boolean({"on": "true", "off": "false"}.get(text, text))
-
-
-def _sources(text: str) -> tuple[IPNetwork, ...]:
-    return tuple(ip_network(one.strip()) for one in text.split(","))
-
-
-def _pool(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise ValueError(text)
-    return text
-
-
-def _one_of(*values: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in values:
-            raise ValueError(text)
-        return text
-
-    return parse
-
-
-def _only(truth: bool) -> Callable[[str], bool]:
-    def parse(text: str) -> bool:
-        if _boolean(text) is not truth:
-            raise ValueError(text)
-        return truth
-
-    return parse
-
-
-_NOT_YET: Final = "the rest is not in this version of weft"
+_BRIDGE: Final = "com.docker.network.bridge"
+_MODES: Final = "nat, nat-unprotected, routed, or (with --internal only) isolated"
+_ROUTES: Final = (
+    "SUBNET via ADDRESS, or SUBNET for one that is on the link, with commas between; each subnet once, and no default"
+    " route (that is --gateway)"
+)
 
 _ALLOW: Final = Option(
     "weft.publish.allow",
     "allow",
-    _sources,
+    text.sources,
     "addresses and subnets with commas between, like 10.0.0.0/8,192.168.1.5: who may use a published port",
 )
 
 NETWORK_OPTIONS: Final = (
-    Option("weft.backend", "backend", _one_of("bridge"), f"bridge; {_NOT_YET}"),
+    Option("weft.backend", "backend", text.one_of("bridge"), "bridge"),
     Option(
-        "com.docker.network.bridge.name",
+        f"{_BRIDGE}.name",
         "bridge",
-        _bridge,
+        text.bridge,
         "1 to 15 letters, digits, '.', '_' or '-', the first a letter or digit; not all, default or lo, and not as weft"
         " calls its own links (wfb, wfh or wfc and twelve characters)",
     ),
-    Option("com.docker.network.bridge.enable_ip_masquerade", "masquerade", _boolean, "true or false"),
+    Option(f"{_BRIDGE}.enable_ip_masquerade", "masquerade", text.boolean, "true or false"),
+    Option(f"{_BRIDGE}.enable_icc", "icc", text.boolean, "true or false"),
     Option(
-        "com.docker.network.bridge.enable_icc",
-        "",
-        _only(truth=True),
-        f"true (containers of one network reach each other); {_NOT_YET}",
+        f"{_BRIDGE}.host_binding_ipv4",
+        "host_binding",
+        text.host_binding,
+        "an address of the host, IPv4 or IPv6, where ports are published that do not say where; 0.0.0.0 is all of them",
     ),
-    Option("com.docker.network.bridge.host_binding_ipv4", "", _one_of("", "0.0.0.0"), f"0.0.0.0; {_NOT_YET}"),  # noqa: S104
-    Option("com.docker.network.bridge.inhibit_ipv4", "", _only(truth=False), f"false; {_NOT_YET}"),
-    Option("com.docker.network.bridge.gateway_mode_ipv4", "", _one_of("", "nat"), f"nat; {_NOT_YET}"),
-    Option("com.docker.network.bridge.gateway_mode_ipv6", "", _one_of("", "nat"), f"nat; {_NOT_YET}"),
-    Option("com.docker.network.bridge.trusted_host_interfaces", "", _one_of(""), f"nothing; {_NOT_YET}"),
-    Option(MTU, "mtu", _mtu, f"{_MTU.start} to {_MTU.stop - 1} (bytes)"),
+    Option(f"{_BRIDGE}.inhibit_ipv4", "inhibit", text.boolean, "true or false"),
+    Option(f"{_BRIDGE}.gateway_mode_ipv4", "mode4", text.gateway_mode, _MODES),
+    Option(f"{_BRIDGE}.gateway_mode_ipv6", "mode6", text.gateway_mode, _MODES),
+    Option(
+        f"{_BRIDGE}.trusted_host_interfaces",
+        "trusted",
+        text.link_names,
+        "names of the host's links with colons between, like eth1:vpn0; not lo, and none of weft's own",
+    ),
+    Option(MTU, "mtu", text.mtu, f"{text.MTU_RANGE.start} to {text.MTU_RANGE.stop - 1} (bytes)"),
     Option(
         "com.docker.network.container_iface_prefix",
         "interface_prefix",
-        _interface_prefix,
-        f"the start of an interface's name, at most {_PREFIX_BYTES} bytes: its number is put behind it",
+        text.interface_prefix,
+        f"the start of an interface's name, at most {text.PREFIX_BYTES} bytes: its number is put behind it",
     ),
-    Option("weft.relay", "relay", _switch, "on or off: whether weft passes on what NAT cannot publish"),
+    Option("com.docker.network.host_ipv4", "source4", text.source4, "an IPv4 address of the host"),
+    Option("com.docker.network.host_ipv6", "source6", text.source6, "an IPv6 address of the host"),
+    Option("weft.relay", "relay", text.switch, "on or off: whether weft passes on what NAT cannot publish"),
+    Option("weft.routes", "routes", text.routes, _ROUTES),
     _ALLOW,
-    Option("com.docker.network.host_ipv4", "", _one_of(""), f"nothing; {_NOT_YET}"),
-    Option("com.docker.network.host_ipv6", "", _one_of(""), f"nothing; {_NOT_YET}"),
 )
 """What ``docker network create -o`` may say."""
 
 ENDPOINT_OPTIONS: Final = (
     Option(
+        "com.docker.network.endpoint.ifname",
+        "ifname",
+        text.interface_name,
+        "1 to 15 letters, digits, '.', '_' or '-', the first a letter or digit; not all, default or lo",
+    ),
+    Option(
         "weft.ip",
         "addresses",
-        _addresses,
+        text.addresses,
         "an address, or one of IPv4 and one of IPv6 with a comma between; with the prefix length (10.1.2.3/24) on a"
         " network without IPAM",
     ),
+    Option(
+        "weft.link",
+        "links",
+        text.links,
+        "ADDRESS:PORT[-PORT][/tcp|udp|sctp] with commas between, like 10.1.0.5:3306/tcp; an IPv6 address in brackets",
+    ),
+    Option("weft.routes", "routes", text.routes, _ROUTES),
     _ALLOW,
-    Option("weft.mac", "mac", _mac, "six bytes, like 02:42:ac:11:00:02: unicast (the first byte even), not all zero"),
+    Option(
+        "weft.mac", "mac", text.mac, "six bytes, like 02:42:ac:11:00:02: unicast (the first byte even), not all zero"
+    ),
 )
 """What ``--driver-opt`` may say."""
 
@@ -219,7 +126,7 @@ POOL_OPTIONS: Final = (
     Option(
         "weft.pool",
         "name",
-        _pool,
+        text.pool,
         "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit",
     ),
 )
@@ -257,9 +164,9 @@ def pool_name(given: Mapping[str, str]) -> str:
     return str(_read(POOL_OPTIONS, own, "IPAM").get("name", ""))
 
 
-def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict[str, Value]:
+def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict[str, object]:
     rows = {option.key: option for option in table}
-    settings: dict[str, Value] = {}
+    settings: dict[str, object] = {}
     problems: list[str] = []
     for key, value in sorted(given.items()):
         option = rows.get(key)
@@ -267,12 +174,9 @@ def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict
             problems += _unknown(key, of, rows)
             continue
         try:
-            parsed = option.parse(value if isinstance(value, str) else _refuse(value))
+            settings[option.sets] = option.parse(value if isinstance(value, str) else _refuse(value))
         except ValueError:
             problems.append(f"{key}={_shown(value)} cannot be: allowed is {option.allowed}")
-            continue
-        if option.sets:
-            settings[option.sets] = parsed
     if problems:
         raise InvalidRequest("\n".join(problems))
     return settings
@@ -303,8 +207,8 @@ def did_you_mean(key: str, known: Mapping[str, object]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    said = value if isinstance(value, str) else repr(value)
+    return repr(said if len(said) <= 80 else f"{said[:77]}...")
 
 
 @lru_cache(maxsize=1024)

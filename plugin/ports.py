@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, get_args
 
 from drivers.errors import InvalidRequest
-from drivers.model import Address, Publication, Transport
+from drivers.model import Address, OpenPorts, Publication, Transport
 from drivers.resources import RELAYED_AT_MOST
 from plugin.requests import PortRequest
 
@@ -63,13 +63,16 @@ def _address(text: str) -> Address | None:
     return ip_address(text) if text else None
 
 
-def versions(request: PortRequest, *, has: frozenset[int], relay: bool) -> tuple[int, ...]:
+def versions(
+    request: PortRequest, *, has: frozenset[int], relay: bool, routed: frozenset[int] = frozenset()
+) -> tuple[int, ...]:
     """Return the IP versions of the clients that a run can serve.
 
-    NAT serves the versions that the container ``has``; the relay the other one, for TCP and UDP and up to
-    ``RELAYED_AT_MOST`` ports. Raises :class:`InvalidRequest` where the operator named an address that neither serves.
+    NAT serves the versions that the container ``has``, or it is ``routed`` to it in them; the relay the other one, for
+    TCP and UDP and up to ``RELAYED_AT_MOST`` ports. Raises :class:`InvalidRequest` where the operator named an address
+    that neither serves.
     """
-    relayed = relay and bool(has) and request.transport != "sctp" and request.count <= RELAYED_AT_MOST
+    relayed = relay and bool(has - routed) and request.transport != "sctp" and request.count <= RELAYED_AT_MOST
     served = tuple(version for version in _VERSIONS if version in has or relayed)
     if request.host is None:
         return served
@@ -77,9 +80,20 @@ def versions(request: PortRequest, *, has: frozenset[int], relay: bool) -> tuple
         raise InvalidRequest(
             f"published port {spelled(request)}: the container has no IPv{request.host.version} address, and the relay "
             f"that would serve {request.host} passes on TCP and UDP, at most {RELAYED_AT_MOST} ports, and not with "
-            "weft.relay=off; publish on an address of the container's own IP version"
+            "weft.relay=off or to a routed network; publish on an address of the container's own IP version"
         )
     return (request.host.version,)
+
+
+def opened(request: PortRequest, version: int) -> Publication | None:
+    """Return what a routed network opens of a run: the container's ports, at its own address.
+
+    ``None`` if it is bound to the host's loopback: the host reaches the container without it, and nobody else may.
+    """
+    if request.host is not None and request.host.is_loopback:
+        return None
+    first, last = request.container_first, request.container_first + request.count - 1
+    return Publication(transport=request.transport, version=version, first=first, last=last, to=first, routed=True)
 
 
 def publication(request: PortRequest, version: int, first: int) -> Publication:
@@ -122,6 +136,25 @@ def parse(text: str) -> PortRequest:
     return request
 
 
+def parse_open(text: str) -> OpenPorts:
+    """Read ``ADDRESS:PORT[-PORT][/tcp|udp|sctp]``: ports at a container's own address. Raises ``ValueError``."""
+    body, _, transport = text.partition("/")
+    host, outside, inside = _parts(body)
+    address = _address(host or outside)
+    if address is None or (host and outside) or address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{text!r} is not ADDRESS:PORT")
+    first, last = _ports(inside)
+    return OpenPorts(address=address, transport=_transport(transport or "tcp"), first=first, last=last)
+
+
+def _transport(text: str) -> Transport:
+    for one in get_args(Transport):
+        if one == text:
+            found: Transport = one
+            return found
+    raise ValueError(f"{text!r} is not tcp, udp or sctp")
+
+
 def _parts(body: str) -> tuple[str, str, str]:
     """Split into address, host ports and container ports, from the right: an IPv6 address has colons of its own."""
     head, _, inside = body.rpartition(":")
@@ -135,8 +168,6 @@ def _parts(body: str) -> tuple[str, str, str]:
 
 
 def _request(transport: str, host: str, outside: str, inside: str) -> PortRequest:
-    if transport not in ("tcp", "udp", "sctp"):
-        raise ValueError(f"{transport!r} is not tcp, udp or sctp")
     first, last = _ports(inside)
     host_first, host_last = _ports(outside) if outside else (0, 0)
     count = last - first + 1
@@ -145,7 +176,7 @@ def _request(transport: str, host: str, outside: str, inside: str) -> PortReques
     if count > 1 and not host_first:
         raise ValueError("a range needs its host ports")
     return PortRequest(
-        transport=transport,  # type: ignore[arg-type] # one of three, see above
+        transport=_transport(transport),
         host=_address(host),
         container_first=first,
         count=count,

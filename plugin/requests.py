@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Final
 
-from drivers.model import Address, IPNetwork, Subnet, Transport
+from drivers.model import Address, GatewayMode, Interface, IPNetwork, OpenPorts, Subnet, Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route in the container: ``gateway`` None means on the link."""
+
+    destination: IPNetwork
+    gateway: Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """What the options of a network ask for; a default is what Docker's bridge driver does without the option.
+
+    ``bridge`` is the name the operator gave; ``mtu`` is in bytes; ``interface_prefix`` is how interfaces are called in
+    containers, before their number; ``routes`` are the containers'. ``inhibit``: the IPv4 gateway is another machine on
+    the link. ``host_binding`` is where ports are published that do not say where; ``None``: on every address. The rest
+    is as in :class:`drivers.model.Network`.
+    """
+
+    backend: str | None = None
+    bridge: str | None = None
+    mtu: int | None = None
+    masquerade: bool = True
+    mode4: GatewayMode = "nat"
+    mode6: GatewayMode = "nat"
+    inhibit: bool = False
+    source4: IPv4Address | None = None
+    source6: IPv6Address | None = None
+    icc: bool = True
+    trusted: tuple[str, ...] = ()
+    host_binding: Address | None = None
+    interface_prefix: str = "eth"
+    routes: tuple[Route, ...] = ()
+    relay: bool = True
+    allow: tuple[IPNetwork, ...] = ()
+
+
+DEFAULTS: Final = NetworkSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRequest:
     """A network to be made. Every option was understood and is in range; whether the host can do it is open.
 
-    ``bridge`` is the name the operator gave; ``pools`` are those of its subnets that come from weft's own IPAM driver,
-    with their address spaces; ``mtu`` is in bytes; ``interface_prefix`` is how the container's interfaces are called,
-    before their number; ``relay`` and ``allow`` are of its published ports.
+    ``pools`` are those of its subnets that come from weft's own IPAM driver, with their address spaces.
     """
 
     id: str
     subnets: tuple[Subnet, ...] = ()
     internal: bool = False
-    backend: str | None = None
-    bridge: str | None = None
     pools: tuple[tuple[str, IPNetwork], ...] = ()
-    mtu: int | None = None
-    masquerade: bool = True
-    interface_prefix: str = "eth"
-    relay: bool = True
-    allow: tuple[IPNetwork, ...] = ()
+    settings: NetworkSettings = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +79,27 @@ class PortRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """What the options of an endpoint ask for.
+
+    ``addresses``: at most one of each IP version; a length may be left out. ``ifname`` is how the interface is to be
+    called in the container. The rest is as in :class:`NetworkSettings` and :class:`drivers.model.Endpoint`.
+    """
+
+    addresses: tuple[Interface, ...] = ()
+    mac: str | None = None
+    allow: tuple[IPNetwork, ...] = ()
+    links: tuple[OpenPorts, ...] = ()
+    ifname: str = ""
+    routes: tuple[Route, ...] = ()
+
+
+ENDPOINT_DEFAULTS: Final = EndpointSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRequest:
-    """An endpoint to be made. ``mac`` is the operator's choice, or ``None``."""
+    """An endpoint to be made. The addresses and ``mac`` are Docker's choice or the operator's, or ``None``."""
 
     network: str
     id: str
@@ -56,7 +107,7 @@ class EndpointRequest:
     ipv6: IPv6Interface | None = None
     mac: str | None = None
     ports: tuple[PortRequest, ...] = ()
-    allow: tuple[IPNetwork, ...] = ()
+    settings: EndpointSettings = ENDPOINT_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +131,15 @@ class AddressRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A route in the container: ``gateway`` None means on the link."""
-
-    destination: IPNetwork
-    gateway: Address | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """What Docker needs to move the container's end into its sandbox."""
+    """What Docker needs to move the container's end into its sandbox: ``name``, or ``prefix`` and a number.
+
+    No engine seen reads ``name`` (20.10.24 to 28.5.2).
+    """
 
     link: str
     prefix: str
+    name: str = ""
     gateway4: Address | None = None
     gateway6: Address | None = None
     routes: tuple[Route, ...] = ()

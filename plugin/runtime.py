@@ -72,7 +72,7 @@ class Runtime:
         self._may_forward = False
         self._facts = HostFacts()
         self._bridges = store.bridges()
-        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1)))
+        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1, apart=True)))
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
         self.dirty = self._reconciler.dirty
@@ -251,6 +251,8 @@ class Runtime:
                     return ()
                 if row.external:
                     endpoint = replace(endpoint, published=self._store.ports.of(endpoint.id))
+                if not owner.network.icc:
+                    endpoint = replace(endpoint, links=(*endpoint.links, *self._store.links.of(endpoint.id)))
                 return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
 
     def _refresh(self) -> None:

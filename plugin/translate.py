@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from typing import Final, TypeVar
@@ -19,7 +20,16 @@ from drivers.model import Address, Interface, IPNetwork, Subnet, Transport
 from plugin import options, wire
 from plugin.pools import LOCAL, NAME, SWARM, PoolId, is_unicast
 from plugin.ports import Row, runs
-from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest, Route
+from plugin.requests import (
+    AddressRequest,
+    EndpointRequest,
+    Joined,
+    NetworkRequest,
+    NetworkSettings,
+    PoolRequest,
+    Route,
+)
+from plugin.routes import check_routes
 
 NULL_SPACE: Final = "null"
 """The address space of Docker's null IPAM driver: its pool, ``0.0.0.0/0``, says that there is none."""
@@ -41,8 +51,11 @@ I = TypeVar("I", ipaddress.IPv4Interface, ipaddress.IPv6Interface)  # noqa: E741
 def network_request(call: wire.CreateNetwork) -> NetworkRequest:
     """Return the network that is asked for; raises :class:`InvalidRequest`."""
     settings = options.network_settings(call.options.generic)
-    subnets = tuple(_subnets(call))
+    internal = bool(call.options.internal)
+    _check_modes(settings, internal=internal)
+    subnets = tuple(_reached(subnet, settings) for subnet in _subnets(call))
     _check_apart(subnets)
+    check_routes(settings.routes, subnets, f"network {call.network[:12]}")
     speaks6 = any(subnet.version == 6 for subnet in subnets)
     if settings.mtu is not None and settings.mtu < options.IPV6_MTU and speaks6:
         raise InvalidRequest(
@@ -52,29 +65,53 @@ def network_request(call: wire.CreateNetwork) -> NetworkRequest:
     return NetworkRequest(
         id=call.network,
         subnets=subnets,
-        internal=bool(call.options.internal),
-        backend=settings.backend,
-        bridge=settings.bridge,
+        internal=internal,
         pools=tuple(
             (pool.space, pool.pool.network)
             for pool in (*call.ipv4, *call.ipv6)
             if pool.space in {LOCAL, SWARM} and pool.pool is not None
         ),
-        mtu=settings.mtu,
-        masquerade=settings.masquerade,
-        interface_prefix=settings.interface_prefix,
-        relay=settings.relay,
-        allow=settings.allow,
+        settings=settings,
     )
 
 
-def check_options(given: wire.GwAllocCheck | wire.AllocateNetwork) -> None:
+def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
+    """Return which gateways Docker need not reserve; raises :class:`InvalidRequest` as :func:`network_request` would.
+
+    None where the host is not in the network. Of an internal network whose IPv4 gateway is another machine there is
+    none either, for there is no default route to it (both as Docker's bridge driver, 28.5).
+    """
+    settings = options.network_settings(call.options.generic)
+    internal = bool(call.options.internal)
+    _check_modes(settings, internal=internal)
+    return wire.GatewayNeed(
+        skip_ipv4=settings.mode4 == "isolated" or (settings.inhibit and internal),
+        skip_ipv6=settings.mode6 == "isolated",
+    )
+
+
+def check_options(given: wire.AllocateNetwork) -> None:
     """Raise :class:`InvalidRequest` for options that :func:`network_request` would not take."""
-    match given:
-        case wire.GwAllocCheck():
-            options.network_settings(given.options.generic)
-        case wire.AllocateNetwork():
-            options.network_settings(given.options)
+    options.network_settings(given.options)
+
+
+def _check_modes(settings: NetworkSettings, *, internal: bool) -> None:
+    for version, mode in ((4, settings.mode4), (6, settings.mode6)):
+        if mode == "isolated" and not internal:
+            raise InvalidRequest(
+                f"com.docker.network.bridge.gateway_mode_ipv{version}=isolated is for networks that have no way out:"
+                " give --internal, too, or choose another mode"
+            )
+
+
+def _reached(subnet: Subnet, settings: NetworkSettings) -> Subnet:
+    """Return a subnet with what the host is in it: its gateway, a neighbour of the gateway, or nobody.
+
+    Engines before 28 reserve a gateway whatever the mode; it is nobody's then.
+    """
+    if (settings.mode4 if subnet.version == 4 else settings.mode6) == "isolated":
+        return replace(subnet, gateway=None)
+    return replace(subnet, elsewhere=settings.inhibit and subnet.version == 4 and subnet.gateway is not None)
 
 
 def _subnets(call: wire.CreateNetwork) -> Iterator[Subnet]:
@@ -129,7 +166,7 @@ def endpoint_request(call: wire.CreateEndpoint) -> EndpointRequest:
         ipv6=_chosen(given.ipv6, settings.addresses, ipaddress.IPv6Interface),
         mac=_chosen_mac(mac_address(given.mac) if given.mac else None, settings.mac),
         ports=runs(map(_row, call.options.ports)),
-        allow=settings.allow,
+        settings=settings,
     )
 
 
@@ -260,7 +297,7 @@ def address_request(call: wire.RequestAddress) -> AddressRequest:
 def join_reply(joined: Joined) -> wire.JoinedReply:
     """Return the reply to Join: no address means no gateway, never Docker's docker_gwbridge."""
     return wire.JoinedReply(
-        interface=wire.InterfaceName(source=joined.link, prefix=joined.prefix),
+        interface=wire.InterfaceName(source=joined.link, prefix=joined.prefix, name=joined.name),
         gateway=_text(joined.gateway4),
         gateway6=_text(joined.gateway6),
         routes=tuple(_route(route) for route in joined.routes),

@@ -306,10 +306,14 @@ class EndpointCreated(Reply):
 
 
 class InterfaceName(Reply):
-    """The link to move, and what it is called in the sandbox before its number."""
+    """The link to move, and what it is called in the sandbox: ``name``, or ``prefix`` and a number.
+
+    ``DstName`` is read by engines to come; those up to 28.5.2 go by ``DstPrefix``.
+    """
 
     source: str = Field(alias="SrcName")
     prefix: str = Field(alias="DstPrefix")
+    name: str = Field(default="", alias="DstName")
 
 
 class StaticRoute(Reply):

@@ -1,16 +1,19 @@
-"""What a Linux bridge network is made of, in three pure functions: the host's part, a network's, an endpoint's."""
+"""What a Linux bridge network is made of, in three pure functions: the host's part, a network's, an endpoint's.
+
+Here are the links; what the verdict tables have to know of them is :mod:`drivers.verdicts`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
-from drivers import ruleset
-from drivers.bridge.publish import by_nat, published
+from drivers import ruleset, ruleset_bridge, verdicts
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, Use
+from drivers.model import Endpoint, Network, Use
 from drivers.naming import LINK_GROUP
+from drivers.publish import by_nat, published
 from drivers.resources import (
+    BRIDGE_TABLE_KEY,
     HOST,
     TABLE_KEY,
     Bridge,
@@ -20,18 +23,18 @@ from drivers.resources import (
     Jump,
     Permit,
     Resource,
-    Rule,
     Table,
     Veth,
     address_key,
+    bridge_element_key,
     chain_key,
     element_key,
     jump_key,
     link_key,
-    rule_key,
     scope_of,
     setting,
 )
+from drivers.verdicts import behind_fences
 
 FORWARDING6: Final = "net/ipv6/conf/all/forwarding"
 FORCE_FORWARDING6: Final = "net/ipv6/conf/all/force_forwarding"
@@ -51,6 +54,7 @@ class BridgePlanner:
         operators = facts.operator_links - use.docker_links
         return (
             Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT),
+            *([Table(key=BRIDGE_TABLE_KEY, scope=HOST, text=ruleset_bridge.TEXT)] if use.apart else ()),
             *(_host_permit(ruleset.OPERATOR_LINKS, name) for name in sorted(operators)),
             *(
                 part
@@ -70,21 +74,9 @@ class BridgePlanner:
             adopted=network.adopted,
             mac=network.mac,
             mtu=network.mtu,
-            ipv6=network.speaks(6),
+            ipv6=network.speaks(6) and network.mode6 != "isolated",
             route_localnet=network.loopback,
         )
-        elements: list[Resource] = [
-            Permit(key=element_key(ruleset.SAME, network.link, network.link), scope=scope, needs=_TABLE)
-        ]
-        if not network.adopted:
-            if network.internal:
-                elements.append(Fence(key=element_key(ruleset.INTERNAL, network.link), scope=scope, needs=_TABLE))
-            elif network.masquerade:
-                elements += [
-                    Permit(key=element_key(ruleset.MASQUERADE[version], network.link), scope=scope, needs=_TABLE)
-                    for version in (4, 6)
-                    if network.speaks(version)
-                ]
         addresses = [
             HostAddress(
                 key=address_key(network.link, subnet.gateway),
@@ -93,12 +85,12 @@ class BridgePlanner:
                 shared=network.adopted,
             )
             for subnet in network.subnets
-            if subnet.gateway is not None
+            if subnet.gateway is not None and not subnet.elsewhere
         ]
-        return _behind_fences(bridge, *addresses, *elements)
+        return behind_fences(bridge, *addresses, *verdicts.of_network(network))
 
     def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
-        """Return the veth pair; on an adopted bridge also what the group does for our own: verdicts, one by one."""
+        """Return the veth pair, what keeps it apart from others, and its part of the verdicts and published ports."""
         scope = scope_of(network.id, endpoint.id)
         veth = Veth(
             key=link_key(endpoint.link),
@@ -109,18 +101,23 @@ class BridgePlanner:
             mac=endpoint.mac,
             hairpin=any(by_nat(network, endpoint, one) for one in endpoint.published),
         )
-        verdicts = endpoint.addresses if network.adopted else ()
-        return _behind_fences(
+        return behind_fences(
             veth,
-            *(part for address in verdicts for part in _adopted_verdicts(facts, network, endpoint, address)),
+            *(() if network.icc else _apart(network, endpoint)),
+            *verdicts.of_endpoint(facts, network, endpoint),
             *published(network, endpoint),
         )
 
 
-def _behind_fences(*parts: Resource) -> tuple[Resource, ...]:
-    """Let everything need the fences of its own scope: where closing fails, nothing is opened."""
-    fences = frozenset(part.key for part in parts if isinstance(part, Fence))
-    return tuple(part if part.key in fences else replace(part, needs=part.needs | fences) for part in parts)
+def _apart(network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
+    """Hand what comes from the endpoint to the host, which decides, and let nothing else pass between such ports."""
+    scope, needs = scope_of(network.id, endpoint.id), frozenset({BRIDGE_TABLE_KEY})
+    return (
+        Fence(
+            key=bridge_element_key(ruleset_bridge.HANDED, endpoint.link), scope=scope, needs=needs, value=(network.mac,)
+        ),
+        Fence(key=bridge_element_key(ruleset_bridge.APART_PORTS, endpoint.link), scope=scope, needs=needs),
+    )
 
 
 def _host_permit(set_name: str, link: str) -> Resource:
@@ -163,25 +160,3 @@ def _forwarding6(facts: HostFacts) -> tuple[Resource, ...]:
         return (later, setting(FORCE_FORWARDING6, "1", needs=frozenset({later.key})))
     keep = tuple(setting(f"net/ipv6/conf/{name}/accept_ra", "2") for name in sorted(facts.ra_links))
     return (*keep, setting(FORWARDING6, "1", needs=frozenset(one.key for one in keep)))
-
-
-def _adopted_verdicts(
-    facts: HostFacts, network: Network, endpoint: Endpoint, address: Interface
-) -> tuple[Resource, ...]:
-    version, scope, ip = address.version, scope_of(network.id, endpoint.id), str(address.ip)
-
-    def element(kind: type[Fence | Permit], sets: dict[int, str]) -> Resource:
-        return kind(key=element_key(sets[version], network.link, ip), scope=scope, needs=_TABLE)
-
-    verdicts = [element(Fence, ruleset.ADOPTED)]
-    if network.internal:
-        verdicts.append(element(Fence, ruleset.ADOPTED_INTERNAL))
-    elif network.masquerade:
-        verdicts.append(element(Permit, ruleset.ADOPTED_MASQUERADE))
-    if version in facts.docker_user:
-        needs = frozenset({chain_key(version)})
-        verdicts += [
-            Rule(key=rule_key(version, spec), scope=scope, needs=needs)
-            for spec in (f"-i {network.link} -s {ip} -j ACCEPT", f"-o {network.link} -d {ip} -j ACCEPT")
-        ]
-    return tuple(verdicts)

@@ -10,7 +10,7 @@ from typing import Final
 from drivers.contract import Backend
 from drivers.fake.backend import FakeBackend
 from drivers.fake.kernel import FakeKernel
-from drivers.fake.nft import FakeNft
+from drivers.fake.nft import FakeNft, FakeNftBridge
 from drivers.fake.sockets import FakeSockets
 from drivers.fake.state import Held, State
 from drivers.fake.xtables import FakeXtables
@@ -23,7 +23,7 @@ from drivers.resources import (
     Setting,
 )
 
-_FAKES: Final = (FakeKernel, FakeNft, FakeXtables, FakeSockets)
+_FAKES: Final = (FakeKernel, FakeNft, FakeNftBridge, FakeXtables, FakeSockets)
 
 
 class FakeHost(State):

@@ -6,6 +6,7 @@ its rank (when it is made and removed) and the keys it needs. Its ``str()`` is t
 
 from drivers.resources.base import HALF_MADE, HOST, SCOPE_ID, Foreign, Key, Rank, Resource, Scope, scope_of
 from drivers.resources.kernel import (
+    BRIDGE_PORTS,
     DEFAULT_MTU,
     Bridge,
     Forwarding,
@@ -17,7 +18,17 @@ from drivers.resources.kernel import (
     setting,
     setting_key,
 )
-from drivers.resources.nft import TABLE_KEY, Element, Fence, Permit, Publish, Table, element_key
+from drivers.resources.nft import (
+    BRIDGE_TABLE_KEY,
+    TABLE_KEY,
+    Element,
+    Fence,
+    Permit,
+    Publish,
+    Table,
+    bridge_element_key,
+    element_key,
+)
 from drivers.resources.sockets import HELD_AT_MOST, RELAYED_AT_MOST, Hold, hold_key
 from drivers.resources.xtables import (
     XTABLES_CHAIN,
@@ -32,6 +43,8 @@ from drivers.resources.xtables import (
 )
 
 __all__ = [
+    "BRIDGE_PORTS",
+    "BRIDGE_TABLE_KEY",
     "DEFAULT_MTU",
     "HALF_MADE",
     "HELD_AT_MOST",
@@ -61,6 +74,7 @@ __all__ = [
     "Table",
     "Veth",
     "address_key",
+    "bridge_element_key",
     "chain_key",
     "element_key",
     "hold_key",

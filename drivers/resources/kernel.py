@@ -9,6 +9,9 @@ from drivers.model import Interface
 from drivers.naming import LINK_GROUP
 from drivers.resources.base import HOST, Key, Rank, Resource
 
+BRIDGE_PORTS: Final = 1023
+"""Ports that a Linux bridge can have (``BR_MAX_PORTS``, less one that is never used; Linux 6.18)."""
+
 DEFAULT_MTU: Final = 1500  # of Ethernet; what ``mtu=None`` is made with
 
 

@@ -1,4 +1,4 @@
-"""The table ``inet weft`` and the elements of its sets."""
+"""The tables of ours in nftables, ``inet weft`` and ``bridge weft``, and the elements of their sets and maps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import ClassVar, Final
 from drivers.resources.base import Key, Rank, Resource
 
 TABLE_KEY: Final = Key("nft", "table", ("inet", "weft"))
+BRIDGE_TABLE_KEY: Final = Key("nft-bridge", "table", ("bridge", "weft"))
+
+FAMILIES: Final = {key.backend: key.at[0] for key in (TABLE_KEY, BRIDGE_TABLE_KEY)}
+"""The family of the table that a backend holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Resource):
-    """The table ``inet weft``: every verdict, in static text. Only the elements of its sets ever change.
+    """A table, as static text: ``inet weft`` has every verdict. Only the elements of its sets ever change.
 
     ``text`` is what stands between the table's braces. It is replaced as a whole, in one transaction that keeps the
     elements, so no packet meets half of it.
@@ -21,17 +25,27 @@ class Table(Resource):
     rank: ClassVar[Rank] = Rank.FENCE
     text: str = ""
 
+    @property
+    def name(self) -> str:
+        """Family and name, as nft wants them."""
+        return " ".join(self.key.at)
+
     def __str__(self) -> str:
-        return "nft -f - <<<'table inet weft { ... }'"
+        return f"nft -f - <<<'table {self.name} {{ ... }}'"
 
     def undo(self) -> str:
         """Return the line that removes it."""
-        return "nft delete table inet weft"
+        return f"nft delete table {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element(Resource):
-    """One element of a set of ``inet weft``, with the scope in its comment."""
+    """One element of a set or map of ours, with the scope in its comment.
+
+    ``value`` is what a map's key leads to, as nft writes it; empty in a set.
+    """
+
+    value: tuple[str, ...] = ()
 
     @property
     def at(self) -> tuple[str, ...]:
@@ -40,15 +54,20 @@ class Element(Resource):
 
     @property
     def set_name(self) -> str:
-        """The set it is in."""
+        """The set or map it is in."""
         return self.key.kind
 
     def __str__(self) -> str:
-        return f"nft add element inet weft {self.set_name} {{ {' . '.join(self.at)} }}"
+        leads = f" : {' . '.join(self.value)}" if self.value else ""
+        return f"nft add element {self._where} {{ {' . '.join(self.at)}{leads} }}"
 
     def undo(self) -> str:
         """Return the line that removes it."""
-        return f"nft delete element inet weft {self.set_name} {{ {' . '.join(self.at)} }}"
+        return f"nft delete element {self._where} {{ {' . '.join(self.at)} }}"
+
+    @property
+    def _where(self) -> str:
+        return f"{FAMILIES[self.key.backend]} weft {self.set_name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +88,18 @@ class Permit(Element):
 class Publish(Element):
     """An element of a map by which published ports are translated: opened last, closed first.
 
-    ``value`` is what the key is translated to, as nft writes it: an address, or an address and a port. A range is one
-    element of an interval map: its last field is ``20000-29999``.
+    It leads to an address, or an address and a port. A range is one element of an interval map: its last field is
+    ``20000-29999``.
     """
 
     rank: ClassVar[Rank] = Rank.OPEN
-    value: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"nft add element inet weft {self.set_name} {{ {' . '.join(self.at)} : {' . '.join(self.value)} }}"
 
 
 def element_key(set_name: str, *at: str) -> Key:
     """Return the key of an element of a set of ``inet weft``."""
     return Key("nft", set_name, at)
+
+
+def bridge_element_key(set_name: str, *at: str) -> Key:
+    """Return the key of an element of a set of ``bridge weft``."""
+    return Key(BRIDGE_TABLE_KEY.backend, set_name, at)

@@ -174,7 +174,7 @@ def _ports(options: argparse.Namespace, views: list[View]) -> int:
                 (
                     view["endpoint"][:_SHORT],
                     view["container"] or "-",
-                    view["host"],
+                    view["host"] + (" (its own)" if view["routed"] else ""),
                     f"{view['container_ports']}/{view['transport']}",
                     view["by"],
                 )

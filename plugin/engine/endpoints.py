@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 
 from drivers.contract import Step
 from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.model import Endpoint, Network
 from drivers.naming import LINK_GROUP, endpoint_mac, link_name
-from drivers.resources import Rank, scope_of
+from drivers.resources import BRIDGE_PORTS, Key, Rank, Scope, scope_of
 from plugin.deadline import Deadline
 from plugin.engine.networks import HostLooks
 from plugin.requests import EndpointRequest, Joined
+from plugin.routes import check_routes
 from plugin.runtime import Runtime
 from plugin.store import EndpointRow, NetworkRow, Phase, Store
 
@@ -35,20 +37,23 @@ class Endpoints:
         """
         network = self.network(request.network).network
         self._check_bridge(network, deadline)
-        row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports)
+        row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports, settings=request.settings)
         known = self._store.endpoint(request.id)
         if known and known.phase is not Phase.DELETING:
-            if (known.endpoint, known.ports) != (row.endpoint, row.ports):
+            if (known.endpoint, known.ports, known.settings) != (row.endpoint, row.ports, row.settings):
                 raise Conflict(
                     f"endpoint {row.id[:12]} exists and differs: {known.endpoint}; asked for: {row.endpoint}"
                 )
             return known.endpoint.mac
+        self._make_room(network, deadline)
         dead = self._dead_holders(row.endpoint)
+        linked = self._linked_to([holder.id for holder in dead])
         self._store.add_endpoint(row, instead_of=dead)
         try:
             for holder in dead:
                 self._runtime.converge(holder.scope, deadline)
                 log.warning("dead endpoint replaced", extra={"endpoint": holder.id[:12], "by": row.id[:12]})
+            self._close(linked, deadline)
             self._runtime.converge(row.scope, deadline)
             self._store.endpoint_ready(row.id)
         except BaseException:
@@ -66,8 +71,10 @@ class Endpoints:
         row = self._store.endpoint(ident)
         if row is None:
             return
+        linked = self._linked_to([ident])
         self._store.withdraw_endpoints([ident])
         self._runtime.converge(row.scope, deadline, defer=_is_bare_link)
+        self._close(linked, deadline)
         log.info("endpoint deleted", extra={"endpoint": ident[:12], "network": row.endpoint.network[:12]})
 
     def join(self, ident: str, sandbox: str) -> Joined:
@@ -75,11 +82,15 @@ class Endpoints:
         row = self.ready(ident)
         network = self.network(row.endpoint.network)
         self._store.set_sandbox(ident, sandbox)
+        routes = {route.destination: route for route in (*network.settings.routes, *row.settings.routes)}
+        speaks = {address.version for address in row.endpoint.addresses}
         return Joined(
             link=row.endpoint.peer,
-            prefix=network.interface_prefix,
+            prefix=network.settings.interface_prefix,
+            name=row.settings.ifname,
             gateway4=network.network.gateway_for(row.endpoint.ipv4),
             gateway6=network.network.gateway_for(row.endpoint.ipv6),
+            routes=tuple(route for route in routes.values() if route.destination.version in speaks),
         )
 
     def leave(self, ident: str) -> None:
@@ -114,6 +125,31 @@ class Endpoints:
                 f"{bridge.kind}; remove it (`ip link del`), and weft makes its own again"
             )
 
+    def _make_room(self, network: Network, deadline: Deadline) -> None:
+        """Refuse one container more than the bridge has ports; links that are only waiting to be deleted go first."""
+        if self._store.attached(network.id) < BRIDGE_PORTS:
+            return
+        for row in self._store.endpoints(network.id):
+            if row.phase is Phase.DELETING:
+                self._runtime.converge(row.scope, deadline)
+        if self._store.attached(network.id) >= BRIDGE_PORTS:
+            raise Conflict(
+                f"network {network.id[:12]} has {BRIDGE_PORTS} containers, as many as a Linux bridge has ports: stop "
+                "some, put further ones on another network, or make the network with -o weft.backend=ovs, which has "
+                "no such limit"
+            )
+
+    def _linked_to(self, targets: Iterable[str]) -> Mapping[Scope, frozenset[Key]]:
+        """Return who has a link to these endpoints, each with where its resources are before they go."""
+        sources = (self._store.endpoint(source) for target in targets for source in self._store.links.to(target))
+        scopes = {row.scope for row in sources if row}
+        return {scope: self._runtime.keys(scope) for scope in scopes}
+
+    def _close(self, linked: Mapping[Scope, frozenset[Key]], deadline: Deadline) -> None:
+        """Close links whose target has gone, before its address can be somebody else's."""
+        for scope, before in linked.items():
+            self._runtime.converge(scope, deadline, also=before)
+
     @staticmethod
     def _decide(network: Network, request: EndpointRequest) -> Endpoint:
         """Return the endpoint with every choice made: its links and its MAC."""
@@ -125,6 +161,10 @@ class Endpoints:
                 raise InvalidRequest(
                     f"endpoint {request.id[:12]}: {address.ip} is not in network {network.id[:12]}; allowed: {allowed}"
                 )
+        whose = f"endpoint {request.id[:12]}"
+        check_routes(request.settings.routes, network.subnets, whose)
+        if not network.icc:
+            _check_links(network, request, whose)
         return Endpoint(
             id=request.id,
             network=network.id,
@@ -133,7 +173,8 @@ class Endpoints:
             mac=request.mac or endpoint_mac(network.id, request.ipv4 or request.ipv6, request.id),
             ipv4=request.ipv4,
             ipv6=request.ipv6,
-            allow=request.allow or network.allow,
+            allow=request.settings.allow or network.allow,
+            links=request.settings.links,
         )
 
     def _dead_holders(self, endpoint: Endpoint) -> list[EndpointRow]:
@@ -167,6 +208,23 @@ class Endpoints:
         said = {"endpoint": row.id[:12], "network": endpoint.network[:12]}
         said["addresses"] = ",".join(str(address.ip) for address in endpoint.addresses) or "none"
         log.info("endpoint created", extra=said)
+
+
+def _check_links(network: Network, request: EndpointRequest, whose: str) -> None:
+    """Refuse a link that cannot be: what is between containers kept apart goes by the host, which judges it."""
+    for link in request.settings.links:
+        version = link.address.version
+        said = f"{whose}: weft.link={link.address}"
+        if not any(link.address in subnet.network for subnet in network.subnets):
+            allowed = ", ".join(str(subnet.network) for subnet in network.subnets) or "none, without subnets"
+            raise InvalidRequest(f"{said} is not in network {network.id[:12]}; allowed: an address in {allowed}")
+        if (request.ipv4 if version == 4 else request.ipv6) is None:
+            raise InvalidRequest(f"{said}: the container itself has no IPv{version} address to use it from")
+        if not network.is_routed_by_host(version):
+            raise InvalidRequest(
+                f"{said}: with enable_icc=false a link goes by the host, which has no IPv{version} address on this "
+                "network (isolated, inhibit_ipv4, or no gateway): give it one, or leave enable_icc on"
+            )
 
 
 def _is_bare_link(step: Step) -> bool:

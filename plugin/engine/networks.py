@@ -50,7 +50,7 @@ class Networks:
 
     def create(self, request: NetworkRequest, deadline: Deadline) -> None:
         """Make a network. Making an equal one again is a success; one that differs is a :class:`Conflict`."""
-        row = NetworkRow(network=self._decide(request), interface_prefix=request.interface_prefix)
+        row = NetworkRow(network=self._decide(request), settings=request.settings)
         if known := self._known(row, deadline):
             log.info("network is there already", extra={"network": known.id[:12]})
             return
@@ -79,25 +79,38 @@ class Networks:
 
     def _decide(self, request: NetworkRequest) -> Network:
         """Return the network with every choice made: its bridge, whether that is adopted, its MAC and MTU."""
-        name = request.bridge or link_name("b", request.id)
-        theirs = self._operators_bridge(request.id, name) if request.bridge else None
-        if theirs and request.mtu and request.mtu < theirs.mtu:
+        asked = request.settings
+        name = asked.bridge or link_name("b", request.id)
+        theirs = self._operators_bridge(request.id, name) if asked.bridge else None
+        if theirs and asked.mtu and asked.mtu < theirs.mtu:
             raise InvalidRequest(
-                f"network {request.id[:12]}: com.docker.network.driver.mtu={request.mtu}: the bridge {name} has "
+                f"network {request.id[:12]}: com.docker.network.driver.mtu={asked.mtu}: the bridge {name} has "
                 f"{theirs.mtu}, and a port with less would lower it; allowed is {theirs.mtu} or more, or none"
+            )
+        if theirs and not asked.icc:
+            raise InvalidRequest(
+                f"network {request.id[:12]}: com.docker.network.bridge.enable_icc=false cannot be on {name}, a bridge "
+                "of your own: keeping containers apart there would cut them off from its other machines, too; leave "
+                "the bridge's name out, or name one that does not exist yet"
             )
         return Network(
             id=request.id,
-            backend=request.backend or self._backend,
+            backend=asked.backend or self._backend,
             link=name,
             mac=bridge_mac(request.id),
             adopted=theirs is not None,
             subnets=request.subnets,
-            mtu=request.mtu or (theirs.mtu if theirs else None),
+            mtu=asked.mtu or (theirs.mtu if theirs else None),
             internal=request.internal,
-            masquerade=request.masquerade,
-            relay=request.relay,
-            allow=request.allow,
+            mode4=asked.mode4,
+            mode6=asked.mode6,
+            masquerade=asked.masquerade,
+            source4=asked.source4,
+            source6=asked.source6,
+            icc=asked.icc,
+            trusted=asked.trusted,
+            relay=asked.relay,
+            allow=asked.allow,
         )
 
     def _operators_bridge(self, ident: str, name: str) -> LinkInfo | None:
@@ -121,7 +134,7 @@ class Networks:
         if known.phase is Phase.DELETING:
             self.delete(row.id, deadline)
             return None
-        if (known.network, known.interface_prefix) != (row.network, row.interface_prefix):
+        if (known.network, known.settings) != (row.network, row.settings):
             raise Conflict(
                 f"network {row.id[:12]} exists already and differs: {known.network}; asked for: {row.network}"
             )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Publication, Transport
+from drivers.model import Endpoint, Network, Publication, Transport
 from drivers.resources import RELAYED_AT_MOST, Key, scope_of
 from plugin.deadline import Deadline
 from plugin.engine.endpoints import Endpoints
-from plugin.ports import publication, shown, spelled, versions
+from plugin.ports import opened, publication, shown, spelled, versions
 from plugin.requests import PortRequest
 from plugin.runtime import Runtime
 from plugin.store import EndpointRow, Store
@@ -134,12 +135,13 @@ class Ports:
 
     def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> None:
         """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict."""
-        has = frozenset(address.version for address in row.endpoint.addresses)
-        relay = self._endpoints.network(row.endpoint.network).network.relay
+        owner = self._endpoints.network(row.endpoint.network)
+        binding = owner.settings.host_binding
+        bound = [replace(one, host=binding) if one.host is None else one for one in asked]
         for attempt in range(_TRIES):
             chosen: list[Publication] = []
-            for request in sorted(asked, key=_is_fixed, reverse=True):
-                chosen += self._choose(request, has, chosen, relay=relay)
+            for request in sorted(bound, key=_is_fixed, reverse=True):
+                chosen += self._choose(request, owner.network, row.endpoint, chosen)
             for holder in self._store.ports.holders(chosen) - {row.id}:
                 self._withdraw_if_dead(holder, deadline)
             try:
@@ -158,12 +160,25 @@ class Ports:
             self._endpoints.delete(ident, deadline)
 
     def _choose(
-        self, request: PortRequest, has: frozenset[int], beside: Sequence[Publication], *, relay: bool
+        self, request: PortRequest, network: Network, endpoint: Endpoint, beside: Sequence[Publication]
     ) -> list[Publication]:
-        """Return what is to be claimed for a run; a choice of weft's is clear of ``beside`` and of every claim."""
+        """Return what a run comes to; a host port that weft chooses is clear of ``beside`` and of every claim."""
+        has = frozenset(address.version for address in endpoint.addresses)
+        routed = frozenset(version for version in has if network.mode(version) == "routed")
         served = [
-            version for version in versions(request, has=has, relay=relay) if version == 4 or self._host.speaks6()
+            version
+            for version in versions(request, has=has, relay=network.relay, routed=routed)
+            if version == 4 or self._host.speaks6()
         ]
+        direct = [one for version in served if version in routed and (one := opened(request, version))]
+        return direct + self._translated(request, [version for version in served if version not in routed], beside)
+
+    def _translated(
+        self, request: PortRequest, served: Sequence[int], beside: Sequence[Publication]
+    ) -> list[Publication]:
+        """Return what is published on the host's ports, to clients of these IP versions."""
+        if not served:
+            return []
         if _is_fixed(request):
             return [publication(request, version, request.host_first) for version in served]
         addresses = [str(request.host) if request.host else _ANY[version] for version in served]
@@ -197,8 +212,7 @@ def _is_fixed(request: PortRequest) -> bool:
 
 def _serves_loopback(rows: Sequence[PortRow]) -> bool:
     """Tell whether clients of 127.0.0.0/8 are among those served: their packets leave by the bridge."""
-    found = (row.publication for row in rows)
-    return any(one.version == 4 and (one.host is None or one.host.is_loopback) for one in found)
+    return any(row.publication.serves_loopback for row in rows)
 
 
 def _meet(one: Publication, two: Publication) -> bool:
@@ -213,6 +227,10 @@ def _meet(one: Publication, two: Publication) -> bool:
 
 def _is(one: Publication, request: PortRequest) -> bool:
     """Tell whether a publication is what a request names; host ports left out match any."""
+    if one.routed:
+        return (one.transport, one.to, one.count) == (request.transport, request.container_first, request.count) and (
+            request.host is None or request.host.version == one.version
+        )
     host = None if request.host is None or request.host.is_unspecified else request.host
     return (
         (one.transport, one.to, one.count, one.host)

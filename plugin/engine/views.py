@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import plugin
 from drivers.errors import Conflict, NotFound
+from drivers.model import Address
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.orphans import DRIVER, DockersList
@@ -145,7 +147,8 @@ class Views:
             "endpoint": row.endpoint,
             "container": docker.containers.get(row.endpoint) if docker else None,
             "network_name": docker.name if docker else None,
-            "host": shown(one),
+            "host": shown(one if not one.routed else replace(one, host=_own(endpoint, one.version))),
+            "routed": one.routed,
             "container_ports": f"{one.to}-{last}" if one.count > 1 else f"{one.to}",
             "transport": one.transport,
             "by": "command" if row.live else "docker",
@@ -195,6 +198,9 @@ def _network(row: NetworkRow, docker: DockerNetwork | None, endpoints: int) -> V
         ],
         "mtu": network.mtu,
         "internal": network.internal,
+        "gateway_modes": {f"ipv{version}": network.mode(version) for version in (4, 6) if network.speaks(version)},
+        "icc": network.icc,
+        "trusted": list(network.trusted),
         "masquerade": network.masquerade,
         "endpoints": endpoints,
     }
@@ -215,6 +221,12 @@ def _endpoint(row: EndpointRow, docker: DockerNetwork | None) -> View:
         "sandbox": row.sandbox,
         "way_out": row.external,
     }
+
+
+def _own(row: EndpointRow | None, version: int) -> Address | None:
+    """Return an endpoint's own address."""
+    addresses = row.endpoint.addresses if row else ()
+    return next((one.ip for one in addresses if one.version == version), None)
 
 
 def _on(row: PoolRow, networks: Mapping[str, DockerNetwork]) -> DockerNetwork | None:

@@ -1,4 +1,7 @@
-"""Claims on host ports: two that overlap are never both in the store. Found by an R-tree, whatever their number."""
+"""Claims on host ports: two that overlap are never both in the store. Found by an R-tree, whatever their number.
+
+A routed publication has no host port: it is kept here, and claims nothing.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ class Ports:
         return {holder for one in publications for holder in self._overlapping(one)}
 
     def _overlapping(self, one: Publication) -> list[str]:
-        return _holders(self._db.read(_OVERLAPPING, *_overlap(one)), one)
+        return [] if one.routed else _holders(self._db.read(_OVERLAPPING, *_overlap(one)), one)
 
     def to_loopback(self, network: str) -> bool:
         """Tell whether some endpoint of a network publishes a port that clients of 127.0.0.0/8 can use."""
@@ -101,18 +104,22 @@ class Ports:
 
 
 def _claim(db: sqlite3.Connection, endpoint: str, one: Publication, *, live: bool) -> None:
-    for holder in _holders(db.execute(_OVERLAPPING, _overlap(one)), one):
+    for holder in () if one.routed else _holders(db.execute(_OVERLAPPING, _overlap(one)), one):
         raise Conflict(
             f"endpoint {endpoint[:12]}: host port {_span(one)}/{one.transport} is published by endpoint {holder[:12]}; "
             "see `weft port ls`, then choose another host port"
         )
     host = None if one.host is None else str(one.host)
-    loopback = one.version == 4 and (one.host is None or one.host.is_loopback)
     row = db.execute(
-        "INSERT INTO ports (endpoint, network, transport, version, host, first, last, container_first, loopback, live) "
-        "SELECT id, network, ?, ?, ?, ?, ?, ?, ?, ? FROM endpoints WHERE id = ?",
-        (one.transport, one.version, host, one.first, one.last, one.to, loopback, live, endpoint),
+        "INSERT INTO ports (endpoint, network, transport, version, host, first, last, container_first, loopback, live, "
+        "routed) SELECT id, network, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM endpoints WHERE id = ?",
+        (
+            *(one.transport, one.version, host, one.first, one.last, one.to),
+            *(one.serves_loopback, live, one.routed, endpoint),
+        ),
     )
+    if one.routed:
+        return
     lane = _LANES[one.transport, one.version]
     db.execute("INSERT INTO port_claims VALUES (?, ?, ?, ?, ?)", (row.lastrowid, one.first, one.last, lane, lane))
 
@@ -125,6 +132,7 @@ def _row(row: sqlite3.Row) -> PortRow:
         first=row["first"],
         last=row["last"],
         to=row["container_first"],
+        routed=bool(row["routed"]),
     )
     return PortRow(id=row["id"], endpoint=row["endpoint"], publication=publication, live=bool(row["live"]))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from drivers.model import Endpoint, Network
 from drivers.resources import Scope, scope_of
-from plugin.requests import PortRequest
+from plugin.requests import DEFAULTS, ENDPOINT_DEFAULTS, EndpointSettings, NetworkSettings, PortRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRow:
-    """A network, what is kept of it beside the drivers' model, and its phase."""
+    """A network, the settings that it was asked for with, and its phase."""
 
     network: Network
     phase: Phase = Phase.PENDING
-    interface_prefix: str = "eth"
+    settings: NetworkSettings = DEFAULTS
 
     @property
     def id(self) -> str:
@@ -55,7 +55,7 @@ class NetworkRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRow:
-    """An endpoint, its phase, and what Docker has done with it.
+    """An endpoint, its phase, what it was asked for with, and what Docker has done with it.
 
     ``sandbox``   the container's network namespace, while it is joined
     ``external``  it is the one by which its container reaches the world (ProgramExternalConnectivity)
@@ -66,6 +66,7 @@ class EndpointRow:
     sandbox: str | None = None
     external: bool = False
     ports: tuple[PortRequest, ...] = ()
+    settings: EndpointSettings = ENDPOINT_DEFAULTS
 
     @property
     def id(self) -> str:

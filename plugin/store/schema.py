@@ -103,4 +103,33 @@ MIGRATIONS: Final = (
         DELETE FROM port_claims WHERE id = OLD.id;
     END;
     """,
+    """
+    ALTER TABLE networks ADD COLUMN apart INTEGER NOT NULL DEFAULT 0;       -- its containers do not reach each other
+    ALTER TABLE networks ADD COLUMN attached INTEGER NOT NULL DEFAULT 0;    -- endpoints on it, counted by the triggers
+    UPDATE networks SET attached = (SELECT count(*) FROM endpoints WHERE network = networks.id);
+    CREATE TRIGGER endpoint_attached AFTER INSERT ON endpoints BEGIN
+        UPDATE networks SET attached = attached + 1 WHERE id = NEW.network;
+    END;
+    CREATE TRIGGER endpoint_detached AFTER DELETE ON endpoints BEGIN
+        UPDATE networks SET attached = attached - 1 WHERE id = OLD.network;
+    END;
+
+    ALTER TABLE ports ADD COLUMN routed INTEGER NOT NULL DEFAULT 0;  -- open at the container's address, no host port
+
+    CREATE TABLE links (                -- what Docker's links open where containers are kept apart
+        endpoint   TEXT NOT NULL REFERENCES endpoints (id) ON DELETE CASCADE,
+        target     TEXT NOT NULL REFERENCES endpoints (id) ON DELETE CASCADE,
+        address    TEXT NOT NULL,       -- of the target
+        transport  TEXT NOT NULL CHECK (transport IN ('tcp', 'udp', 'sctp')),
+        first      INTEGER NOT NULL,
+        last       INTEGER NOT NULL,
+        PRIMARY KEY (endpoint, target, address, transport, first)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX links_to ON links (target);
+
+    -- intent: NetworkRow's model and settings; EndpointRow's model, ports and settings
+    UPDATE networks SET intent = json_array(
+        json(json_extract(intent, '$[0]')), json_object('interface_prefix', json_extract(intent, '$[1]')));
+    UPDATE endpoints SET intent = json_insert(intent, '$[2]', json('{}'));
+    """,
 )

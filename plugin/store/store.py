@@ -11,14 +11,15 @@ from pydantic import TypeAdapter
 from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Use
 from drivers.resources import Scope
-from plugin.requests import PortRequest
+from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
 from plugin.store.database import Database
+from plugin.store.links import Links
 from plugin.store.pools import Pools, link_pools
 from plugin.store.ports import Ports
 from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
 
-_NETWORK: Final = TypeAdapter(tuple[Network, str])
-_ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...]])
+_NETWORK: Final = TypeAdapter(tuple[Network, NetworkSettings])
+_ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...], EndpointSettings])
 _BRIDGES: Final = TypeAdapter(Bridges)
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 _LAST: Final = "\x7f"  # sorts behind every character of an id
@@ -33,6 +34,7 @@ class Store:
         self.id = database.identity()
         self.pools = Pools(database)
         self.ports = Ports(database)
+        self.links = Links(database)
 
     @property
     def commits(self) -> int:
@@ -88,13 +90,14 @@ class Store:
             for subnet in network.subnets:
                 _claim_subnet(db, network, subnet)
             db.execute(
-                "INSERT INTO networks (id, phase, link, forwards6, intent) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO networks (id, phase, link, forwards6, apart, intent) VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     network.id,
                     row.phase,
                     network.link,
                     network.speaks(6) and not network.internal,
-                    _NETWORK.dump_json((network, row.interface_prefix)).decode(),
+                    not network.icc,
+                    _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
             )
             db.executemany(
@@ -121,9 +124,10 @@ class Store:
     def use(self) -> Use:
         """Return what the networks ask of the host as a whole: counted, never kept."""
         (row,) = self._db.read(
-            "SELECT count(*) AS networks, total(forwards6) AS forwards6 FROM networks WHERE phase <> 'deleting'"
+            "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart "
+            "FROM networks WHERE phase <> 'deleting'"
         )
-        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0)
+        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0, apart=row["apart"] > 0)
 
     # -- endpoints --------------------------------------------------------------------------------------------------
 
@@ -156,6 +160,11 @@ class Store:
             found += [_endpoint(row) for row in rows]
         return found
 
+    def attached(self, network: str) -> int:
+        """Return how many endpoints are on a network, those included that are not quite gone. Counted, never listed."""
+        rows = self._db.read("SELECT attached FROM networks WHERE id = ?", network)
+        return int(rows[0]["attached"]) if rows else 0
+
     def add_endpoint(self, row: EndpointRow, *, instead_of: Sequence[EndpointRow] = ()) -> None:
         """Claim the addresses and keep the intent. ``instead_of`` are dead holders, withdrawn in the same transaction.
 
@@ -176,7 +185,7 @@ class Store:
                         endpoint.link,
                         endpoint.ipv4.ip.packed if endpoint.ipv4 else None,
                         endpoint.ipv6.ip.packed if endpoint.ipv6 else None,
-                        _ENDPOINT.dump_json((endpoint, row.ports)).decode(),
+                        _ENDPOINT.dump_json((endpoint, row.ports, row.settings)).decode(),
                     ),
                 )
             except sqlite3.IntegrityError as error:
@@ -275,18 +284,19 @@ class Store:
 
 
 def _network(row: sqlite3.Row) -> NetworkRow:
-    network, prefix = _NETWORK.validate_json(row["intent"])
-    return NetworkRow(network=network, phase=Phase(row["phase"]), interface_prefix=prefix)
+    network, settings = _NETWORK.validate_json(row["intent"])
+    return NetworkRow(network=network, phase=Phase(row["phase"]), settings=settings)
 
 
 def _endpoint(row: sqlite3.Row) -> EndpointRow:
-    endpoint, ports = _ENDPOINT.validate_json(row["intent"])
+    endpoint, ports, settings = _ENDPOINT.validate_json(row["intent"])
     return EndpointRow(
         endpoint=endpoint,
         phase=Phase(row["phase"]),
         sandbox=row["sandbox"],
         external=bool(row["external"]),
         ports=ports,
+        settings=settings,
     )
 
 

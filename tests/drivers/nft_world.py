@@ -84,6 +84,21 @@ EVERY = (
         for kind, sets in ((Fence, ruleset.ADOPTED_INTERNAL), (Permit, ruleset.ADOPTED_MASQUERADE))
     ),
     Permit(key=element_key(ruleset.OPERATOR_LINKS, "br-lan"), scope=HOST),
+    Fence(key=element_key(ruleset.APART, "wfb1"), scope=NET),
+    Permit(key=element_key(ruleset.TRUSTED, "eth1", "wfb1"), scope=NET),
+    *(
+        kind(key=element_key(sets[version], "wfb1"), scope=NET)
+        for version in (4, 6)
+        for kind, sets in ((Fence, ruleset.ISOLATED), (Permit, ruleset.ROUTED), (Permit, ruleset.UNPROTECTED))
+    ),
+    Permit(key=element_key(ruleset.LINKED[4], "10.0.0.2", "10.0.0.3", "tcp", "3306"), scope=ENDPOINT),
+    Permit(key=element_key(ruleset.LINKED[6], "fd00::2", "fd00::3", "udp", "5000-5009"), scope=ENDPOINT),
+    Permit(key=element_key(ruleset.DIRECT[4], "10.0.0.2", "tcp", "80-89"), scope=ENDPOINT),
+    Permit(key=element_key(ruleset.DIRECT[6], "fd00::2", "sctp", "80"), scope=ENDPOINT),
+    Permit(key=element_key(ruleset.SOURCE[4], "wfb1"), scope=NET, value=("192.0.2.9",)),
+    Permit(key=element_key(ruleset.SOURCE[6], "wfb1"), scope=NET, value=("2001:db8::9",)),
+    Permit(key=element_key(ruleset.ADOPTED_SOURCE[4], "lan.7", "192.0.2.7"), scope=ENDPOINT, value=("192.0.2.9",)),
+    Permit(key=element_key(ruleset.ADOPTED_SOURCE[6], "lan.7", "fd00::2"), scope=ENDPOINT, value=("2001:db8::9",)),
     *PORTS,
 )
 

@@ -11,8 +11,9 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
+from typing import get_args
 
-from drivers.model import Address, Interface, Subnet
+from drivers.model import Address, GatewayMode, Interface, Subnet
 from plugin.pools import PoolId
 from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest, PortRequest
 
@@ -23,11 +24,17 @@ def check_network(request: NetworkRequest) -> None:
     """Fail unless every value of a network is of the type it is declared as."""
     assert type(request.id) is str
     assert type(request.internal) is bool
-    assert type(request.masquerade) is bool
-    assert type(request.interface_prefix) is str
-    assert request.mtu is None or type(request.mtu) is int
-    for text in (request.backend, request.bridge):
+    settings = request.settings
+    for truth in (settings.masquerade, settings.icc, settings.inhibit, settings.relay):
+        assert type(truth) is bool
+    assert type(settings.interface_prefix) is str
+    assert settings.mtu is None or type(settings.mtu) is int
+    for text in (settings.backend, settings.bridge, *settings.trusted):
         assert text is None or type(text) is str
+    for mode in (settings.mode4, settings.mode6):
+        assert mode in get_args(GatewayMode)
+    for address in (settings.source4, settings.source6, settings.host_binding):
+        assert address is None or isinstance(address, IPv4Address | IPv6Address)
     for subnet in request.subnets:
         assert type(subnet) is Subnet
         assert isinstance(subnet.network, IPv4Network | IPv6Network)

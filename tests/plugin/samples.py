@@ -6,7 +6,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from drivers.model import Endpoint, Network, Subnet
 from drivers.naming import bridge_mac, endpoint_mac, link_name
-from plugin.requests import EndpointRequest, NetworkRequest
+from plugin.requests import EndpointRequest, EndpointSettings, NetworkRequest, NetworkSettings
 
 
 def network_id(number: int) -> str:
@@ -52,19 +52,23 @@ def endpoint(number: int = 1, on: int = 1, **changes: object) -> Endpoint:
 
 
 def network_request(number: int = 1, **changes: object) -> NetworkRequest:
-    """Return the request for :func:`network`."""
+    """Return the request for :func:`network`; what is a setting may be among the changes."""
     fields: dict[str, object] = {"id": network_id(number), "subnets": (subnet(f"10.{number}.0.0/24"),)}
-    return NetworkRequest(**(fields | changes))  # type: ignore[arg-type]
+    given = {name: changes.pop(name) for name in NetworkSettings.__dataclass_fields__ if name in changes}
+    settings = NetworkSettings(**given)  # type: ignore[arg-type]
+    return NetworkRequest(**(fields | changes), settings=settings)  # type: ignore[arg-type]
 
 
 def endpoint_request(
     number: int = 1, on: int = 1, *, address: str | None = None, ipv6: str | None = None, **changes: object
 ) -> EndpointRequest:
-    """Return the request for :func:`endpoint`."""
+    """Return the request for :func:`endpoint`; ``allow``, ``links``, ``ifname`` and ``routes`` are settings."""
     fields: dict[str, object] = {
         "id": endpoint_id(number),
         "network": network_id(on),
         "ipv4": IPv4Interface(address or f"10.{on}.0.{number + 1}/24"),
         "ipv6": IPv6Interface(ipv6) if ipv6 else None,
     }
-    return EndpointRequest(**(fields | changes))  # type: ignore[arg-type]
+    given = {name: changes.pop(name) for name in ("allow", "links", "ifname", "routes") if name in changes}
+    settings = EndpointSettings(**given)  # type: ignore[arg-type]
+    return EndpointRequest(**(fields | changes), settings=settings)  # type: ignore[arg-type]

@@ -103,7 +103,7 @@ def test_an_endpoint_s_mac_is_answered_if_docker_named_none() -> None:
 def test_joining_answers_what_the_engine_says() -> None:
     driver = FakeDriver(joined=Joined(link="wfc0", prefix="eth", gateway4=ip_address("10.9.0.1")))
     assert post(driver, "/NetworkDriver.Join", BODIES["/NetworkDriver.Join"]) == {
-        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "eth"},
+        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "eth", "DstName": ""},
         "Gateway": "10.9.0.1",
         "GatewayIPv6": "",
         "StaticRoutes": [],

@@ -2,24 +2,26 @@
 
 import logging
 import re
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from drivers.errors import InvalidRequest
+from drivers.model import OpenPorts
 from drivers.naming import link_name
 from plugin import options
 from plugin.options import (
+    ENDPOINT_OPTIONS,
     NETWORK_OPTIONS,
-    EndpointSettings,
-    NetworkSettings,
     endpoint_settings,
     network_settings,
     pool_name,
 )
+from plugin.requests import EndpointSettings, NetworkSettings, Route
 
 BRIDGE = "com.docker.network.bridge"
 MTU = "com.docker.network.driver.mtu"
+MODES = ("nat", "nat-unprotected", "routed", "isolated")
 PREFIX = "com.docker.network.container_iface_prefix"
 
 
@@ -51,6 +53,24 @@ def test_no_option_is_docker_s_own_default() -> None:
         (PREFIX, "net", "interface_prefix", "net"),
         (PREFIX, "a234567890123", "interface_prefix", "a234567890123"),
         (PREFIX, "", "interface_prefix", "eth"),
+        (f"{BRIDGE}.enable_icc", "false", "icc", False),
+        (f"{BRIDGE}.inhibit_ipv4", "true", "inhibit", True),
+        (f"{BRIDGE}.host_binding_ipv4", "127.0.0.1", "host_binding", ip_address("127.0.0.1")),
+        (f"{BRIDGE}.host_binding_ipv4", "::", "host_binding", ip_address("::")),
+        *((f"{BRIDGE}.gateway_mode_ipv4", mode, "mode4", mode) for mode in MODES),
+        *((f"{BRIDGE}.gateway_mode_ipv6", mode, "mode6", mode) for mode in MODES),
+        (f"{BRIDGE}.trusted_host_interfaces", "eth1:vpn0:eth1", "trusted", ("eth1", "vpn0")),
+        ("com.docker.network.host_ipv4", "192.0.2.1", "source4", ip_address("192.0.2.1")),
+        ("com.docker.network.host_ipv6", "2001:db8::1", "source6", ip_address("2001:db8::1")),
+        (
+            "weft.routes",
+            "10.9.0.0/16 via 10.1.0.9, fd09::/64",
+            "routes",
+            (
+                Route(destination=ip_network("10.9.0.0/16"), gateway=ip_address("10.1.0.9")),
+                Route(destination=ip_network("fd09::/64")),
+            ),
+        ),
     ],
 )
 def test_what_is_allowed_becomes_a_setting(key: str, text: str, setting: str, value: object) -> None:
@@ -64,7 +84,7 @@ def test_what_is_allowed_becomes_a_setting(key: str, text: str, setting: str, va
         (f"{BRIDGE}.inhibit_ipv4", "false"),
         (f"{BRIDGE}.host_binding_ipv4", "0.0.0.0"),  # noqa: S104 - an option's text
         (f"{BRIDGE}.gateway_mode_ipv4", "nat"),
-        (f"{BRIDGE}.gateway_mode_ipv6", "nat"),
+        (f"{BRIDGE}.gateway_mode_ipv6", ""),
         (f"{BRIDGE}.trusted_host_interfaces", ""),
         ("com.docker.network.host_ipv4", ""),
         ("com.docker.network.host_ipv6", ""),
@@ -86,13 +106,23 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
         (f"{BRIDGE}.name", link_name("b", "5f" * 32), "not as weft calls its own links"),
         (f"{BRIDGE}.enable_ip_masquerade", "yes", "true or false"),
         (f"{BRIDGE}.enable_ip_masquerade", "", "true or false"),
-        (f"{BRIDGE}.enable_icc", "false", "not in this version"),
         (f"{BRIDGE}.enable_icc", "no", "true"),
-        (f"{BRIDGE}.inhibit_ipv4", "true", "not in this version"),
-        (f"{BRIDGE}.host_binding_ipv4", "127.0.0.1", "not in this version"),
-        (f"{BRIDGE}.gateway_mode_ipv4", "routed", "nat; the rest is not in this version"),
-        (f"{BRIDGE}.gateway_mode_ipv6", "isolated", "nat; the rest is not in this version"),
-        (f"{BRIDGE}.trusted_host_interfaces", "eth1", "not in this version"),
+        (f"{BRIDGE}.inhibit_ipv4", "", "true or false"),
+        (f"{BRIDGE}.host_binding_ipv4", "localhost", "an address of the host, IPv4 or IPv6"),
+        (f"{BRIDGE}.host_binding_ipv4", "224.0.0.1", "an address of the host, IPv4 or IPv6"),
+        (f"{BRIDGE}.gateway_mode_ipv4", "Routed", "nat, nat-unprotected, routed, or (with --internal only) isolated"),
+        (f"{BRIDGE}.gateway_mode_ipv6", "none", "nat, nat-unprotected, routed, or (with --internal only) isolated"),
+        *(
+            (f"{BRIDGE}.trusted_host_interfaces", text, "names of the host's links with colons between")
+            for text in ("eth1,eth2", "eth1:", "lo", "../x", link_name("b", "5f" * 32))
+        ),
+        *(
+            ("weft.routes", text, "SUBNET via ADDRESS, or SUBNET")
+            for text in (
+                *("", "10.9.0.0/16 by 10.1.0.9", "10.9.0.1/16 via 10.1.0.9", "10.9.0.0/16 via fd00::1"),
+                *("0.0.0.0/0 via 10.1.0.9", "10.9.0.0/16,10.9.0.0/16 via 10.1.0.9", "224.0.0.0/8", "10.9.0.0/16 via x"),
+            )
+        ),
         (MTU, "67", "68 to 65535"),
         (MTU, "65536", "68 to 65535"),
         (MTU, "-1", "68 to 65535"),
@@ -102,8 +132,10 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
         (PREFIX, "a2345678901234", "at most 13 bytes"),
         (PREFIX, "e h", "at most 13 bytes"),
         (PREFIX, "../", "at most 13 bytes"),
-        ("com.docker.network.host_ipv4", "192.0.2.1", "not in this version"),
-        ("com.docker.network.host_ipv6", "2001:db8::1", "not in this version"),
+        ("com.docker.network.host_ipv4", "2001:db8::1", "an IPv4 address of the host"),
+        ("com.docker.network.host_ipv4", "127.0.0.1", "an IPv4 address of the host"),
+        ("com.docker.network.host_ipv6", "192.0.2.1", "an IPv6 address of the host"),
+        ("com.docker.network.host_ipv6", "fe80::1%eth0", "an IPv6 address of the host"),
     ],
 )
 def test_what_is_not_is_refused_with_key_value_and_what_is(key: str, text: str, allowed: str) -> None:
@@ -179,8 +211,8 @@ def test_docker_s_own_endpoint_data_are_no_options(caplog: pytest.LogCaptureFixt
 
 def test_endpoint_options_are_judged_alike(caplog: pytest.LogCaptureFixture) -> None:
     options._warn_once.cache_clear()
-    endpoint_settings({"com.docker.network.endpoint.ifname": "foo0", "ovn.sg": "web"})
-    assert [record.__dict__["option"] for record in caplog.records] == ["com.docker.network.endpoint.ifname", "ovn.sg"]
+    endpoint_settings({"com.docker.network.endpoint.sysctls": "net.ipv4.x=1", "ovn.sg": "web"})
+    assert [record.__dict__["option"] for record in caplog.records] == ["com.docker.network.endpoint.sysctls", "ovn.sg"]
     for key in ("weft.iq", "qos"):
         with pytest.raises(InvalidRequest, match=f"unknown endpoint option '{key}'"):
             endpoint_settings({key: "10"})
@@ -197,6 +229,22 @@ def test_endpoint_options_are_judged_alike(caplog: pytest.LogCaptureFixture) -> 
             EndpointSettings(addresses=(ip_interface("10.9.0.7/24"), ip_interface("fd09::7/64"))),
         ),
         ("weft.mac", "02-42-AC-11-00-02", EndpointSettings(mac="02:42:ac:11:00:02")),
+        ("com.docker.network.endpoint.ifname", "web0", EndpointSettings(ifname="web0")),
+        (
+            "weft.link",
+            "10.9.0.7:3306, [fd09::7]:53-55/udp",
+            EndpointSettings(
+                links=(
+                    OpenPorts(address=ip_address("10.9.0.7"), transport="tcp", first=3306, last=3306),
+                    OpenPorts(address=ip_address("fd09::7"), transport="udp", first=53, last=55),
+                )
+            ),
+        ),
+        (
+            "weft.routes",
+            "10.8.0.0/16 via 10.9.0.9",
+            EndpointSettings(routes=(Route(destination=ip_network("10.8.0.0/16"), gateway=ip_address("10.9.0.9")),)),
+        ),
     ],
 )
 def test_an_endpoint_s_address_and_mac(key: str, text: str, settings: EndpointSettings) -> None:
@@ -210,11 +258,19 @@ def test_an_endpoint_s_address_and_mac(key: str, text: str, settings: EndpointSe
             ("weft.ip", text)
             for text in ("", "10.9.0.300", "10.9.0.7,10.9.0.8", "224.0.0.1", "::1", "fe80::1%eth0", "0.0.0.0")  # noqa: S104 - refused
         ),
+        *(
+            ("weft.link", text)
+            for text in (
+                *("", "10.9.0.7", "10.9.0.7:", ":3306", "10.9.0.7:0", "10.9.0.7:80-70", "10.9.0.7:80/icmp"),
+                *("fd09::7:80", "10.9.0.7:1:2", "0.0.0.0:80", "db:3306", "224.0.0.1:80"),
+            )
+        ),
+        *(("com.docker.network.endpoint.ifname", text) for text in ("", "lo", "a/b", "a234567890123456")),
         *(("weft.mac", text) for text in ("", "02:42:ac:11:00", "03:42:ac:11:00:02", "00:00:00:00:00:00", "x")),
     ],
 )
 def test_what_no_endpoint_can_have(key: str, text: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"^{key}='.*' cannot be: allowed is "):
+    with pytest.raises(InvalidRequest, match=rf"^{re.escape(key)}='.*' cannot be: allowed is "):
         endpoint_settings({key: text})
 
 
@@ -229,7 +285,7 @@ def test_a_pool_s_name() -> None:
 
 
 def test_every_row_sets_a_setting_that_there_is() -> None:
-    settings = NetworkSettings.__dataclass_fields__
-    assert all(not option.sets or option.sets in settings for option in NETWORK_OPTIONS)
-    assert len({option.key for option in NETWORK_OPTIONS}) == len(NETWORK_OPTIONS)
-    assert {option.sets for option in NETWORK_OPTIONS} - {""} == settings.keys()
+    for table, settings in ((NETWORK_OPTIONS, NetworkSettings), (ENDPOINT_OPTIONS, EndpointSettings)):
+        assert len({option.key for option in table}) == len(table)
+        assert [option.sets for option in table if option.sets not in settings.__dataclass_fields__] == []
+        assert {option.sets for option in table} == settings.__dataclass_fields__.keys()

@@ -4,7 +4,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
-from ipaddress import IPv6Interface
+from ipaddress import IPv4Address, IPv6Interface, ip_address, ip_network
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from drivers.errors import Conflict, InvalidRequest, NotFound, Refusing
 from drivers.model import Use
 from drivers.resources import Scope, scope_of
-from plugin.requests import PortRequest
+from plugin.requests import EndpointSettings, NetworkSettings, PortRequest, Route
 from plugin.store import Database, EndpointRow, NetworkRow, Phase, Store
 from tests.plugin.samples import endpoint, endpoint_id, network, network_id, subnet
 
@@ -27,13 +27,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_a_row_comes_back_as_it_went_in(store: Store) -> None:
     both = network(1, subnets=(subnet("10.1.0.0/16"), subnet("fd00:1::/64")), mtu=1400, internal=True)
-    store.add_network(NetworkRow(network=both, interface_prefix="lan"))
+    route = Route(destination=ip_network("10.8.0.0/16"), gateway=ip_address("10.1.0.9"))
+    settings = NetworkSettings(interface_prefix="lan", routes=(route,), source4=IPv4Address("192.0.2.1"))
+    store.add_network(NetworkRow(network=both, settings=settings))
     attached = EndpointRow(
         endpoint=endpoint(1, ipv6=IPv6Interface("fd00:1::5/64")),
         ports=(PortRequest(transport="udp", container_first=53, host_first=5353, host_last=5353),),
+        settings=EndpointSettings(ifname="web0", routes=(route,)),
     )
     store.add_endpoint(attached)
-    assert store.network(both.id) == NetworkRow(network=both, phase=Phase.PENDING, interface_prefix="lan")
+    assert store.network(both.id) == NetworkRow(network=both, phase=Phase.PENDING, settings=settings)
     assert store.endpoint(attached.id) == attached
 
 

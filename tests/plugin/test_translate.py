@@ -1,6 +1,7 @@
 """What Docker says becomes what is meant, and what cannot be meant is refused with the reason."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -10,7 +11,15 @@ from drivers.errors import InvalidRequest
 from drivers.model import Subnet
 from plugin import wire
 from plugin.pools import LOCAL, SWARM
-from plugin.requests import EndpointRequest, Joined, NetworkRequest, PoolRequest, PortRequest, Route
+from plugin.requests import (
+    EndpointRequest,
+    Joined,
+    NetworkRequest,
+    NetworkSettings,
+    PoolRequest,
+    PortRequest,
+    Route,
+)
 from plugin.translate import (
     endpoint_reply,
     endpoint_request,
@@ -62,11 +71,7 @@ def test_a_network_with_all_that_can_be_said() -> None:
         id=NETWORK,
         subnets=(SUBNET4, SUBNET6),
         internal=True,
-        backend="bridge",
-        bridge="br-lan",
-        mtu=1400,
-        masquerade=False,
-        interface_prefix="net",
+        settings=NetworkSettings(backend="bridge", bridge="br-lan", mtu=1400, masquerade=False, interface_prefix="net"),
     )
 
 
@@ -128,8 +133,8 @@ def test_pools_that_cannot_be_are_refused(pools: list[dict[str, Any]], words: st
 
 def test_a_small_mtu_contradicts_ipv6() -> None:
     small = {"com.docker.network.driver.mtu": "1279"}
-    assert network([V4], generic=small).mtu == 1279
-    assert network([V4], [V6], generic={"com.docker.network.driver.mtu": "1280"}).mtu == 1280
+    assert network([V4], generic=small).settings.mtu == 1279
+    assert network([V4], [V6], generic={"com.docker.network.driver.mtu": "1280"}).settings.mtu == 1280
     with pytest.raises(InvalidRequest, match=r"com\.docker\.network\.driver\.mtu=1279 contradicts .* 1280 or more"):
         network([V4], [V6], generic=small)
 
@@ -229,7 +234,8 @@ def test_without_ipam_an_endpoint_s_options_give_it_its_address() -> None:
 
 def test_with_ipam_they_must_not_contradict_it() -> None:
     given = {"Address": "10.9.0.7/24", "MacAddress": "02:00:00:00:00:02"}
-    assert of(given, ip="10.9.0.7", mac="02:00:00:00:00:02") == of(given)
+    same = of(given, ip="10.9.0.7", mac="02:00:00:00:00:02")
+    assert replace(same, settings=of(given).settings) == of(given)
     with pytest.raises(InvalidRequest, match=r"weft\.ip=10\.9\.0\.8 contradicts 10\.9\.0\.7, .* choose it with --ip"):
         of(given, ip="10.9.0.8")
     with pytest.raises(
@@ -279,6 +285,7 @@ def test_joining() -> None:
     joined = Joined(
         link="wfc0",
         prefix="net",
+        name="web0",
         gateway4=ip_address("10.9.0.1"),
         gateway6=ip_address("fd00:9::1"),
         routes=(
@@ -287,7 +294,7 @@ def test_joining() -> None:
         ),
     )
     assert json.loads(join_reply(joined).model_dump_json()) == {
-        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "net"},
+        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "net", "DstName": "web0"},
         "Gateway": "10.9.0.1",
         "GatewayIPv6": "fd00:9::1",
         "StaticRoutes": [

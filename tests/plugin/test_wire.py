@@ -147,7 +147,7 @@ def test_replies_are_spelled_as_docker_reads_them() -> None:
         routes=(wire.StaticRoute(destination="10.9.0.0/16", kind=1),),
     )
     assert json.loads(joined.model_dump_json()) == {
-        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "eth"},
+        "InterfaceName": {"SrcName": "wfc0", "DstPrefix": "eth", "DstName": ""},
         "Gateway": "10.0.0.1",
         "GatewayIPv6": "",
         "StaticRoutes": [{"Destination": "10.9.0.0/16", "RouteType": 1, "NextHop": ""}],

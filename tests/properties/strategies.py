@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from hypothesis import strategies as st
 
 from drivers.bridge.planner import BridgePlanner
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, Subnet, Use
+from drivers.model import Endpoint, Interface, Network, OpenPorts, Subnet, Use
 from drivers.naming import bridge_mac, endpoint_mac, link_name
 from drivers.resources import HOST, Resource, Scope, scope_of
 
@@ -40,13 +40,19 @@ def _bridges() -> st.SearchStrategy[frozenset[str]]:
 @st.composite
 def uses(draw: st.DrawFn) -> Use:
     """Any use that stored networks can make of a host."""
-    return Use(networks=draw(st.integers(0, 2)), forwards6=draw(st.booleans()), docker_links=draw(_bridges()))
+    return Use(
+        networks=draw(st.integers(0, 2)),
+        forwards6=draw(st.booleans()),
+        apart=draw(st.booleans()),
+        docker_links=draw(_bridges()),
+    )
 
 
 @st.composite
 def networks(draw: st.DrawFn, number: int) -> Network:
     """Network ``number`` in any variant: its id, its link and its subnets are no other number's."""
-    ours, adopted = ident("network", number), draw(st.booleans())
+    ours, adopted, internal = ident("network", number), draw(st.booleans()), draw(st.booleans())
+    modes = st.sampled_from(("nat", "nat-unprotected", "routed", *(("isolated",) if internal else ())))
     return Network(
         id=ours,
         link=f"br{number}" if adopted else link_name("b", ours),
@@ -54,8 +60,14 @@ def networks(draw: st.DrawFn, number: int) -> Network:
         adopted=adopted,
         subnets=draw(_subnets(number)),
         mtu=draw(st.sampled_from((None, 1280, 1450, 9000))),
-        internal=draw(st.booleans()),
+        internal=internal,
+        mode4=draw(modes),
+        mode6=draw(modes),
         masquerade=draw(st.booleans()),
+        source4=draw(st.sampled_from((None, IPv4Address("192.0.2.9")))),
+        source6=draw(st.sampled_from((None, IPv6Address("2001:db8::9")))),
+        icc=adopted or draw(st.booleans()),
+        trusted=draw(st.sampled_from(((), ("eth1",), ("eth1", "vpn0")))),
     )
 
 
@@ -95,6 +107,18 @@ def endpoints(draw: st.DrawFn, network: Network, number: int) -> Endpoint:
         mac=endpoint_mac(network.id, ipv4 or ipv6, ours),
         ipv4=ipv4,
         ipv6=ipv6,
+        links=draw(_links(network)),
+    )
+
+
+@st.composite
+def _links(draw: st.DrawFn, network: Network) -> tuple[OpenPorts, ...]:
+    """Ports of others on the network; some of them meet."""
+    addresses = [subnet.network.network_address + 9 for subnet in network.subnets]
+    return tuple(
+        OpenPorts(address=address, transport=draw(st.sampled_from(("tcp", "udp"))), first=first, last=first + length)
+        for address in addresses
+        for first, length in draw(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), max_size=3))
     )
 
 
@@ -122,7 +146,11 @@ class World:
 
 def use_of(networks: tuple[Network, ...]) -> Use:
     """Count what networks ask of the host, as the store does."""
-    return Use(networks=len(networks), forwards6=any(one.speaks(6) and not one.internal for one in networks))
+    return Use(
+        networks=len(networks),
+        forwards6=any(one.speaks(6) and not one.internal for one in networks),
+        apart=not all(one.icc for one in networks),
+    )
 
 
 @st.composite

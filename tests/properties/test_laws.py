@@ -15,6 +15,7 @@ from drivers.facts import HostFacts
 from drivers.fake import Crash, FakeHost
 from drivers.model import Use
 from drivers.resources import (
+    BRIDGE_TABLE_KEY,
     HALF_MADE,
     HOST,
     TABLE_KEY,
@@ -117,7 +118,7 @@ def test_nothing_opens_without_the_table(world: World) -> None:
     for plan in world.plans().values():
         for one in plan:
             if isinstance(one, Element | Chain | Jump):
-                assert TABLE_KEY in one.needs
+                assert (BRIDGE_TABLE_KEY if one.key.backend == BRIDGE_TABLE_KEY.backend else TABLE_KEY) in one.needs
             if one.rank is Rank.OPEN or isinstance(one, Rule):
                 assert any(key.kind == "chain" for key in one.needs)
 
@@ -163,7 +164,11 @@ def test_a_converge_touches_its_own_scope_only(world: World, data: st.DataObject
         others = {key: _without_bridge(one) for key, one in others.items()}
         after = {key: _without_bridge(one) for key, one in after.items()}
     elif _is_gone(scope, steps, "table") or _is_gone(scope, steps, "chain"):  # they go with what is in them
-        others = {key: one for key, one in others.items() if key in after or key.backend not in ("nft", "xtables")}
+        others = {
+            key: one
+            for key, one in others.items()
+            if key in after or key.backend not in ("nft", "nft-bridge", "xtables")
+        }
     assert after == others
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from drivers import ruleset
+from drivers import ruleset, ruleset_bridge
 from drivers.bridge.planner import BridgePlanner
 from drivers.contract import Step
 from drivers.converge import order
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, Publication, Subnet, Use
+from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication, Subnet, Use
 from drivers.naming import bridge_mac, endpoint_mac, link_name
 from drivers.resources import Chain, Element, Hold, Jump, Publish, Resource, Rule, Setting, Table, program
 
@@ -31,21 +31,42 @@ RULE = "-" * 80 + "\n"
 
 
 def _subnet(text: str) -> Subnet:
-    """Read ``10.1.0.0/24`` or ``10.1.0.0/24 gateway 10.1.0.1``."""
-    network, _, gateway = text.partition(" gateway ")
+    """Read ``10.1.0.0/24`` or ``10.1.0.0/24 gateway 10.1.0.1``, perhaps with ``elsewhere`` behind it."""
+    network, _, rest = text.partition(" gateway ")
+    gateway, _, elsewhere = rest.partition(" ")
     subnet = ip_network(network)
-    return Subnet(network=subnet, gateway=ip_interface(f"{gateway}/{subnet.prefixlen}") if gateway else None)
+    return Subnet(
+        network=subnet,
+        gateway=ip_interface(f"{gateway}/{subnet.prefixlen}") if gateway else None,
+        elsewhere=elsewhere == "elsewhere",
+    )
+
+
+def _link(text: str) -> OpenPorts:
+    """Read ``10.1.0.5:80-82/tcp``; IPv6 without brackets."""
+    where, _, transport = text.partition("/")
+    address, _, ports = where.rpartition(":")
+    first, _, last = ports.partition("-")
+    return OpenPorts(
+        address=ip_address(address),
+        transport=transport,  # type: ignore[arg-type]  # one of three
+        first=int(first),
+        last=int(last or first),
+    )
 
 
 def _network(wanted: dict[str, Any]) -> Network:
     subnets = tuple(map(_subnet, wanted.pop("subnets", ())))
     link = wanted.pop("adopt", None)
+    wanted |= {name: ip_address(wanted[name]) for name in ("source4", "source6") if name in wanted}
+    trusted = tuple(wanted.pop("trusted", ()))
     return Network(
         id=NETWORK,
         link=link or link_name("b", NETWORK),
         mac=bridge_mac(NETWORK),
         adopted=link is not None,
         subnets=subnets,
+        trusted=trusted,
         **wanted,
     )
 
@@ -56,12 +77,16 @@ def _publication(wanted: dict[str, Any]) -> Publication:
 
 
 def _endpoint(
-    addresses: Iterable[str], published: Iterable[dict[str, Any]] = (), allow: Iterable[str] = ()
+    addresses: Iterable[str],
+    published: Iterable[dict[str, Any]] = (),
+    allow: Iterable[str] = (),
+    links: Iterable[str] = (),
 ) -> Endpoint:
     given: list[Interface] = [ip_interface(address) for address in addresses]
     return Endpoint(
         published=tuple(map(_publication, published)),
         allow=tuple(map(ip_network, allow)),
+        links=tuple(map(_link, links)),
         id=ENDPOINT,
         network=NETWORK,
         link=link_name("h", ENDPOINT),
@@ -134,7 +159,7 @@ def _every_plan() -> Iterator[tuple[str, tuple[Resource, ...]]]:
 def test_the_cases_show_every_set_and_every_kind_of_thing() -> None:
     """Whoever adds one to the planner adds a case."""
     shown = [resource for _, plan in _every_plan() for resource in plan]
-    sets = set(re.findall(r"^ *(?:set|map) (\w+) ", ruleset.TEXT, re.MULTILINE))
+    sets = set(re.findall(r"^ *(?:set|map) (\w+) ", ruleset.TEXT + ruleset_bridge.TEXT, re.MULTILINE))
     assert {one.set_name for one in shown if isinstance(one, Element)} == sets
     assert {type(one).__name__ for one in shown} == {
         *("Table", "Chain", "Jump", "Rule", "Bridge", "Veth", "HostAddress", "Setting", "Forwarding"),
@@ -149,11 +174,13 @@ def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
     """
     claimed = {ruleset.LOOPBACK_RELAYED, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
     claimed |= {*ruleset.RELAYED.values(), *ruleset.RELAYED_AT.values()}
+    claimed |= {*ruleset.DIRECT.values(), *ruleset.LINKED.values()}
     for scope, plan in _every_plan():
         for one in plan:
             if scope != "host":
                 assert not isinstance(one, Table | Chain | Jump)
                 if isinstance(one, Publish | Hold) or one.key.kind in claimed:
                     continue
-                text = " ".join(one.key.at) if isinstance(one, Rule) else one.key.at[0]
+                whole = isinstance(one, Rule) or one.key.kind == ruleset.TRUSTED
+                text = " ".join(one.key.at) if whole else one.key.at[0]
                 assert link_name("b", NETWORK) in text or "br0" in text or link_name("h", ENDPOINT) in text

@@ -1,5 +1,8 @@
 """What a published port is made of: an element in a map, a hold on the host's port, and who may come.
 
+Where the network is routed there is no host port: the container's own is opened at its own address. The same is opened
+to trusted links where there is one.
+
 NAT takes whatever it can: the client's address is kept, and nothing passes through weft. What it cannot take is marked
 for the relay: clients of [::1] (there is no IPv6 ``route_localnet``), of 127.0.0.1 where the bridge is the operator's
 and may not be told to route it, and of the IP version that the container does not have (facts/network.md 9).
@@ -11,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from drivers import ruleset
-from drivers.model import Address, Endpoint, Network, Publication
+from drivers.model import Address, Endpoint, Network, OpenPorts, Publication
 from drivers.resources import (
     RELAYED_AT_MOST,
     TABLE_KEY,
@@ -25,6 +28,7 @@ from drivers.resources import (
     hold_key,
     scope_of,
 )
+from drivers.verdicts import span, united
 
 _TABLE: Final = frozenset({TABLE_KEY})
 _ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a key, and what Docker binds by default
@@ -34,7 +38,9 @@ def published(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
     """Return the resources of an endpoint's publications and of its allow-list."""
     scope = scope_of(network.id, endpoint.id)
     for one in endpoint.published:
-        yield from _publication(network, endpoint, one, scope)
+        if not one.routed:
+            yield from _publication(network, endpoint, one, scope)
+    yield from _direct(network, endpoint, scope)
     if endpoint.published and endpoint.allow:
         yield from _allow_list(endpoint, scope)
 
@@ -42,8 +48,24 @@ def published(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
 def by_nat(network: Network, endpoint: Endpoint, one: Publication) -> Address | None:
     """Return the container's address to which NAT takes a publication, or ``None`` if it is all the relay's."""
     own = endpoint.ipv4 if one.version == 4 else endpoint.ipv6
-    unroutable = one.host is not None and one.host.is_loopback and (one.version == 6 or network.adopted)
-    return None if own is None or unroutable else own.ip
+    unroutable = one.host_only and (one.version == 6 or network.adopted)
+    return None if own is None or unroutable or one.routed else own.ip
+
+
+def _direct(network: Network, endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
+    """Open ports at the container's own address: to anybody if they are routed, else to trusted links only.
+
+    A port that is bound to the host's loopback is for the host alone, and never opened so.
+    """
+    for own in endpoint.addresses:
+        runs = (
+            OpenPorts(address=own.ip, transport=one.transport, first=one.to, last=one.to + one.count - 1)
+            for one in endpoint.published
+            if one.version == own.version and (one.routed or network.trusted) and not one.host_only
+        )
+        for run in united(runs):
+            key = element_key(ruleset.DIRECT[own.version], str(own.ip), run.transport, span(run))
+            yield Permit(key=key, scope=scope, needs=_TABLE)
 
 
 def _publication(network: Network, endpoint: Endpoint, one: Publication, scope: Scope) -> Iterator[Resource]:

@@ -1,0 +1,146 @@
+"""What the verdict table has to know of a network and of an endpoint, whatever carries their frames.
+
+A network is one element for each thing that it is: its link in the set of that thing. On a bridge that weft adopted the
+endpoints are told one by one, for the link is not weft's to judge (facts/network.md 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from drivers import ruleset
+from drivers.facts import HostFacts
+from drivers.model import Endpoint, Interface, Network, OpenPorts
+from drivers.resources import (
+    TABLE_KEY,
+    Fence,
+    Permit,
+    Resource,
+    Rule,
+    Scope,
+    chain_key,
+    element_key,
+    rule_key,
+    scope_of,
+)
+
+VERSIONS: Final = (4, 6)
+_TABLE: Final = frozenset({TABLE_KEY})
+
+
+def of_network(network: Network) -> Iterator[Resource]:
+    """Return the elements of a network."""
+    scope, link = scope_of(network.id), network.link
+    yield _permit(scope, ruleset.SAME, link, link)
+    if not network.icc:
+        yield _fence(scope, ruleset.APART, link)
+    if not network.adopted:
+        yield from _own(network, scope)
+    if network.internal:
+        return
+    for version in VERSIONS:
+        match network.mode(version):
+            case "routed" if network.speaks(version):
+                yield _permit(scope, ruleset.ROUTED[version], link)
+            case "nat-unprotected" if network.speaks(version):
+                yield _permit(scope, ruleset.UNPROTECTED[version], link)
+    for trusted in network.trusted:
+        yield _permit(scope, ruleset.TRUSTED, trusted, link)
+
+
+def of_endpoint(facts: HostFacts, network: Network, endpoint: Endpoint) -> Iterator[Resource]:
+    """Return the elements of an endpoint: its links and, on an adopted bridge, what the link group does for our own."""
+    scope = scope_of(network.id, endpoint.id)
+    if not network.icc:
+        yield from _links(endpoint, scope)
+    if network.adopted:
+        for address in endpoint.addresses:
+            yield from _adopted(facts, network, scope, address)
+
+
+def behind_fences(*parts: Resource) -> tuple[Resource, ...]:
+    """Let everything need the fences of its own scope: where closing fails, nothing is opened."""
+    fences = frozenset(part.key for part in parts if isinstance(part, Fence))
+    return tuple(part if part.key in fences else replace(part, needs=part.needs | fences) for part in parts)
+
+
+def _own(network: Network, scope: Scope) -> Iterator[Resource]:
+    if network.internal:
+        yield _fence(scope, ruleset.INTERNAL, network.link)
+        for version in VERSIONS:
+            if network.mode(version) == "isolated":
+                yield _fence(scope, ruleset.ISOLATED[version], network.link)
+        return
+    for version in VERSIONS:
+        if network.speaks(version) and _translates(network, version):
+            yield _leaving(network, version, scope, network.link)
+
+
+def _translates(network: Network, version: int) -> bool:
+    """Tell whether what leaves carries an address of the host's."""
+    return network.masquerade and network.mode(version) in ("nat", "nat-unprotected")
+
+
+def _leaving(network: Network, version: int, scope: Scope, *at: str) -> Resource:
+    """Return what says which address is carried by what leaves: the one that was named, else the host's nearest."""
+    plain, named = (ruleset.MASQUERADE, ruleset.SOURCE) if len(at) == 1 else _ADOPTED_LEAVING
+    source = network.source(version)
+    if source is None:
+        return _permit(scope, plain[version], *at)
+    return replace(_permit(scope, named[version], *at), value=(str(source),))
+
+
+_ADOPTED_LEAVING: Final = (ruleset.ADOPTED_MASQUERADE, ruleset.ADOPTED_SOURCE)
+
+
+def _links(endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
+    """Return what is open to the endpoint though its network keeps its containers apart."""
+    for own in endpoint.addresses:
+        for one in united(run for run in endpoint.links if run.address.version == own.version):
+            yield _permit(scope, ruleset.LINKED[own.version], str(own.ip), str(one.address), one.transport, span(one))
+
+
+def united(runs: Iterable[OpenPorts]) -> Iterator[OpenPorts]:
+    """Join runs that meet: whoever named a port, it is in one element."""
+
+    def place(one: OpenPorts) -> tuple[int, str, int]:
+        return int(one.address), one.transport, one.first
+
+    last: OpenPorts | None = None
+    for one in sorted(runs, key=place):
+        if last and place(last)[:2] == place(one)[:2] and one.first <= last.last + 1:
+            last = replace(last, last=max(last.last, one.last))
+            continue
+        if last:
+            yield last
+        last = one
+    if last:
+        yield last
+
+
+def span(one: OpenPorts) -> str:
+    """Return a run of ports as nft writes it."""
+    return f"{one.first}-{one.last}" if one.last > one.first else f"{one.first}"
+
+
+def _adopted(facts: HostFacts, network: Network, scope: Scope, address: Interface) -> Iterator[Resource]:
+    version, link, ip = address.version, network.link, str(address.ip)
+    yield _fence(scope, ruleset.ADOPTED[version], link, ip)
+    if network.internal:
+        yield _fence(scope, ruleset.ADOPTED_INTERNAL[version], link, ip)
+    elif _translates(network, version):
+        yield _leaving(network, version, scope, link, ip)
+    if version in facts.docker_user:
+        needs = frozenset({chain_key(version)})
+        for spec in (f"-i {link} -s {ip} -j ACCEPT", f"-o {link} -d {ip} -j ACCEPT"):
+            yield Rule(key=rule_key(version, spec), scope=scope, needs=needs)
+
+
+def _fence(scope: Scope, name: str, *at: str) -> Fence:
+    return Fence(key=element_key(name, *at), scope=scope, needs=_TABLE)
+
+
+def _permit(scope: Scope, name: str, *at: str) -> Permit:
+    return Permit(key=element_key(name, *at), scope=scope, needs=_TABLE)
