@@ -178,6 +178,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             addresses=addresses,
             runtime=nothing,
             look_soon=lambda: None,
+            joined=lambda _: None,
         )
         return create_app(engine)
 

@@ -105,12 +105,12 @@ def _links(endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
 def united(runs: Iterable[OpenPorts]) -> Iterator[OpenPorts]:
     """Join runs that meet: whoever named a port, it is in one element."""
 
-    def place(one: OpenPorts) -> tuple[int, str, int]:
-        return int(one.address), one.transport, one.first
+    def place(one: OpenPorts) -> tuple[int, int, str, int]:
+        return one.address.version, int(one.address), one.transport, one.first
 
     last: OpenPorts | None = None
     for one in sorted(runs, key=place):
-        if last and place(last)[:2] == place(one)[:2] and one.first <= last.last + 1:
+        if last and place(last)[:3] == place(one)[:3] and one.first <= last.last + 1:
             last = replace(last, last=max(last.last, one.last))
             continue
         if last:

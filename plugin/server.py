@@ -32,6 +32,7 @@ from plugin.docker import Docker
 from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.engine import Engine
+from plugin.engine.links import Links
 from plugin.engine.networks import Networks
 from plugin.engine.orphans import Orphans
 from plugin.engine.ports import Ports
@@ -150,6 +151,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             tell_bridges=runtime.judge_bridges,
             interval=settings.reconcile_interval,
         )
+        links = Links(store, runtime, docker, interval=settings.reconcile_interval)
         _settle(store, host.epoch())
         parts.callback(runtime.stop)
         runtime.start(bridges_changed=orphans.look_soon)
@@ -157,8 +159,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             log.warning("still bringing the host to what is wanted", extra={"waited_seconds": SETTLE_SECONDS})
         parts.callback(orphans.stop)
         orphans.start()
+        parts.callback(links.stop)
+        links.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
-        engine = Engine(networks, endpoints, ports, addresses, runtime, look_soon=orphans.look_soon)
+        engine = Engine(
+            *(networks, endpoints, ports, addresses, runtime), look_soon=orphans.look_soon, joined=links.look_soon
+        )
         views = Views(store, runtime, ports, docker, host)
         return _lean(_guarded(create_app(engine, control_blueprint(views)), settings))
 

@@ -71,10 +71,11 @@ class Endpoints:
         row = self._store.endpoint(ident)
         if row is None:
             return
-        linked = self._linked_to([ident])
-        self._store.withdraw_endpoints([ident])
-        self._runtime.converge(row.scope, deadline, defer=_is_bare_link)
-        self._close(linked, deadline)
+        with self._runtime.holding(row.scope, deadline):  # or a link to it could be opened in between
+            linked = self._linked_to([ident])
+            self._store.withdraw_endpoints([ident])
+            self._runtime.converge(row.scope, deadline, defer=_is_bare_link)
+            self._close(linked, deadline)
         log.info("endpoint deleted", extra={"endpoint": ident[:12], "network": row.endpoint.network[:12]})
 
     def join(self, ident: str, sandbox: str) -> Joined:

@@ -27,14 +27,19 @@ class Engine:
         runtime: Runtime,
         *,
         look_soon: Callable[[], None],
+        joined: Callable[[str], None],
     ) -> None:
-        """Answer with these use cases; ``look_soon`` has Docker's own list looked at."""
+        """Answer with these use cases.
+
+        ``look_soon`` has Docker's own list looked at; ``joined`` is told of a network that a container has joined.
+        """
         self._networks = networks
         self._endpoints = endpoints
         self._ports = ports
         self._addresses = addresses
         self._runtime = runtime
         self._look_soon = look_soon
+        self._joined = joined
 
     def create_network(self, request: NetworkRequest) -> None:
         """Make a network."""
@@ -54,9 +59,11 @@ class Engine:
         self._ports.revoke(endpoint, deadline)
         self._endpoints.delete(endpoint, deadline)
 
-    def join(self, network: str, endpoint: str, sandbox: str) -> Joined:  # noqa: ARG002 - endpoint ids are unique
+    def join(self, network: str, endpoint: str, sandbox: str) -> Joined:
         """Say what Docker has to move into a sandbox."""
-        return self._endpoints.join(endpoint, sandbox)
+        joined = self._endpoints.join(endpoint, sandbox)
+        self._joined(network)
+        return joined
 
     def leave(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
         """Take note that a container has left; of the unknown, succeed."""

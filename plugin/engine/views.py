@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import plugin
 from drivers.errors import Conflict, NotFound
 from drivers.model import Address
+from drivers.verdicts import span, united
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.orphans import DRIVER, DockersList
@@ -90,9 +91,11 @@ class Views:
         return [_endpoint(row, names.get(row.endpoint.network)) for row in self._store.endpoints()]
 
     def endpoint(self, short: str) -> View:
-        """Return one endpoint. Raises NotFound."""
+        """Return one endpoint, with what is open to it by links. Raises NotFound."""
         row = self._store.find_endpoint(short)
-        return _endpoint(row, self._names().get(row.endpoint.network))
+        links = united((*row.endpoint.links, *self._store.links.of(row.id)))
+        shown = [f"{one.address} {span(one)}/{one.transport}" for one in links]
+        return {**_endpoint(row, self._names().get(row.endpoint.network)), "links": shown}
 
     def pools(self) -> list[View]:
         """Return all pools, and how full they are."""
