@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ from drivers.model import Use
 from drivers.resources import Scope, scope_of
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest, Route
 from plugin.store import Database, EndpointRow, NetworkRow, Phase, Store
+from plugin.store.schema import MIGRATIONS
 from tests.plugin.samples import endpoint, endpoint_id, network, network_id, subnet
 
 
@@ -217,3 +219,42 @@ def test_a_store_of_a_newer_weft_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(Refusing, match="newer weft"):
         Database(path)
+
+
+def test_a_store_of_schema_3_is_brought_to_this_one(tmp_path: Path) -> None:
+    """Its rows as that version wrote them."""
+    path = tmp_path / "weft.db"
+    old = sqlite3.connect(path)
+    for migration in MIGRATIONS[:3]:
+        old.executescript(migration)
+    old.execute("PRAGMA user_version = 3")
+    of_network = f'[{{"id": "{network_id(1)}", "link": "wfb1", "mac": "02:00:00:00:00:01", "mtu": 1400}}, "lan"]'
+    of_endpoint = json.dumps(
+        [
+            {
+                "id": endpoint_id(1),
+                "network": network_id(1),
+                "link": "wfh1",
+                "peer": "wfc1",
+                "mac": "02:00:00:00:00:02",
+            },
+            [{"transport": "tcp", "container_first": 80, "host_first": 8080, "host_last": 8080}],
+        ]
+    )
+    old.execute("INSERT INTO networks VALUES (?, 'ready', 'wfb1', 0, ?)", (network_id(1), of_network))
+    old.execute(
+        "INSERT INTO endpoints (id, network, phase, link, intent) VALUES (?, ?, 'ready', 'wfh1', ?)",
+        (endpoint_id(1), network_id(1), of_endpoint),
+    )
+    old.commit()
+    old.close()
+    store = Store(Database(path))
+    (row,), (attached,) = store.networks(), store.endpoints()
+    assert (row.network.mtu, row.network.icc, row.settings) == (1400, True, NetworkSettings(interface_prefix="lan"))
+    assert attached.ports == (PortRequest(transport="tcp", container_first=80, host_first=8080, host_last=8080),)
+    assert attached.settings == EndpointSettings()
+    assert store.attached(network_id(1)) == 1
+    store.withdraw_endpoints([endpoint_id(1)])
+    store.remove_endpoint(endpoint_id(1))
+    assert store.attached(network_id(1)) == 0
+    store.close()
