@@ -45,14 +45,25 @@ class DockerNetwork:
 class DockerContainer:
     """A running container, as one network has it.
 
-    ``aliases`` are its other names there; ``links`` what it was linked to (``name`` or ``name:alias``); ``exposed`` its
-    ports, each as transport and number, on whatever network.
+    ``endpoint`` is its endpoint there, ``name`` its own name, ``aliases`` its other names there; ``links`` is what it
+    was linked to (``name`` or ``name:alias``); ``exposed`` are its ports, each as transport and number.
     """
 
     id: str
+    endpoint: str
+    name: str = ""
     aliases: frozenset[str] = frozenset()
     links: tuple[str, ...] = ()
     exposed: frozenset[tuple[str, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a container: it got on a network, left it (``on`` False), or (no network) started."""
+
+    container: str
+    network: str | None = None
+    on: bool = True
 
 
 class Unreachable(Exception):
@@ -79,34 +90,35 @@ class Docker:
         named = (one.bridge for one in self._list() if one.driver == "bridge" and one.bridge)
         return frozenset(named) - _ALWAYS_DOCKERS
 
-    def attached(self, network: str) -> dict[str, tuple[str, str]]:
-        """Return the running containers on a network, by endpoint: each one's id and name. Raises :class:`Unreachable`.
+    def attached(self, network: str) -> list[str]:
+        """Return the ids of the running containers on a network. Raises :class:`Unreachable`.
 
         A container is in it from the moment that it has joined (20.10.24 to 28.5.2).
         """
-        containers = self._get(f"/networks/{quote(network, safe='')}").get("Containers") or {}
-        return {str(one["EndpointID"]): (ident, str(one["Name"])) for ident, one in containers.items()}
+        return [str(ident) for ident in self._get(f"/networks/{quote(network, safe='')}").get("Containers") or {}]
 
-    def container(self, ident: str, endpoint: str) -> DockerContainer | None:
-        """Return a container as the network of an endpoint has it, or ``None`` if it has no such endpoint (any more).
+    def container(self, ident: str, network: str) -> DockerContainer | None:
+        """Return a container as a network has it, or ``None`` if it is not on it. Raises :class:`Unreachable`.
 
-        While it is being started Docker answers when that is done. Raises :class:`Unreachable`.
+        While it is being started Docker answers when that is done.
         """
         told = self._get(f"/containers/{quote(ident, safe='')}/json")
         there = (told.get("NetworkSettings") or {}).get("Networks") or {}
-        mine = next((one for one in there.values() if one.get("EndpointID") == endpoint), None)
+        mine = next((one for one in there.values() if one.get("NetworkID") == network and one.get("EndpointID")), None)
         if mine is None:
             return None
         ports = (text.partition("/") for text in (told.get("Config") or {}).get("ExposedPorts") or {})
         return DockerContainer(
             id=ident,
+            endpoint=str(mine["EndpointID"]),
+            name=str(told.get("Name") or "").removeprefix("/"),
             aliases=frozenset(map(str, (*(mine.get("Aliases") or ()), *(mine.get("DNSNames") or ())))),
             links=tuple(map(str, mine.get("Links") or ())),
             exposed=frozenset((transport or "tcp", int(port)) for port, _, transport in ports if port.isdecimal()),
         )
 
     def events(self) -> Events:
-        """Return Docker's events from now on: of containers that get on a network, or have started.
+        """Return Docker's events from now on: of containers that get on a network, leave one, or have started.
 
         Raises :class:`Unreachable`.
         """
@@ -150,12 +162,11 @@ class Events:
             self._connection.close()
             raise Unreachable(f"{path} answers {self._response.status} to GET /events")
 
-    def __iter__(self) -> Iterator[str | None]:
-        """Yield the network that a container got on, or ``None`` when one has started; end with the stream."""
+    def __iter__(self) -> Iterator[Event]:
+        """Yield them; end with the stream."""
         try:
             while line := self._response.readline():
-                event = json.loads(line)
-                yield str(event["Actor"]["ID"]) if event.get("Type") == "network" else None
+                yield _event(json.loads(line))
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             return  # the engine went away in the middle of a word
         finally:
@@ -166,7 +177,17 @@ class Events:
         self._connection.hang_up()
 
 
-_EVENTS: Final = {"type": {"network": True, "container": True}, "event": {"connect": True, "start": True}}
+_EVENTS: Final = {
+    "type": {"network": True, "container": True},
+    "event": {"connect": True, "disconnect": True, "start": True},
+}
+
+
+def _event(told: dict[str, Any]) -> Event:
+    actor = told["Actor"]
+    if told.get("Type") != "network":
+        return Event(str(actor["ID"]))
+    return Event(str(actor["Attributes"]["container"]), str(actor["ID"]), told.get("Action") == "connect")
 
 
 def _network(row: dict[str, Any]) -> DockerNetwork:

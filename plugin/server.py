@@ -151,7 +151,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             tell_bridges=runtime.judge_bridges,
             interval=settings.reconcile_interval,
         )
-        links = Links(store, runtime, docker, interval=settings.reconcile_interval)
+        links = Links(store, runtime, docker)
         _settle(store, host.epoch())
         parts.callback(runtime.stop)
         runtime.start(bridges_changed=orphans.look_soon)
@@ -163,7 +163,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         links.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
         engine = Engine(
-            *(networks, endpoints, ports, addresses, runtime), look_soon=orphans.look_soon, joined=links.look_soon
+            *(networks, endpoints, ports, addresses, runtime), look_soon=orphans.look_soon, joined=links.joined
         )
         views = Views(store, runtime, ports, docker, host)
         return _lean(_guarded(create_app(engine, control_blueprint(views)), settings))

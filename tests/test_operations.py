@@ -34,11 +34,11 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHost]:
 class Client:
     """Docker, with one network: makes the calls of a container's start and stop."""
 
-    def __init__(self, host: CrashHost, bridge: str | None) -> None:
+    def __init__(self, host: CrashHost, generic: dict[str, str], wishes: dict[str, str]) -> None:
         self.host = host
         self.network = secrets.token_hex(32)
         self.made = 0
-        generic = {"com.docker.network.bridge.name": bridge} if bridge else {}
+        self._wishes = wishes
         rows = [
             [
                 {
@@ -64,7 +64,7 @@ class Client:
             "com.docker.network.portmap": [],
         }
         key = f"/var/run/docker/netns/{ids['EndpointID'][:12]}"
-        yield "CreateEndpoint", {**ids, "Interface": interface, "Options": ports}
+        yield "CreateEndpoint", {**ids, "Interface": interface, "Options": ports | self._wishes}
         yield "Join", {**ids, "SandboxKey": key, "Options": ports}
         yield "ProgramExternalConnectivity", {**ids, "Options": ports}
         yield "EndpointOperInfo", ids
@@ -96,9 +96,21 @@ class Client:
         return [what for what in lines if what.partition(" ")[2].startswith(("change", "commit"))]
 
 
-@pytest.mark.parametrize(("bridge", "many"), [(None, 300), (ADOPTED, 60)], ids=["own bridge", "adopted bridge"])
-def test_a_container_costs_the_same_among_many(host: CrashHost, bridge: str | None, many: int) -> None:
-    client = Client(host, bridge)
+ON_OWN: dict[str, str] = {}
+ON_ADOPTED = {"com.docker.network.bridge.name": ADOPTED}
+APART = {"com.docker.network.bridge.enable_icc": "false"}
+LINKED = {"weft.link": "10.9.0.9:80/tcp,[fd00:9::9]:53-55/udp"}
+
+
+@pytest.mark.parametrize(
+    ("generic", "wishes", "many"),
+    [(ON_OWN, {}, 300), (ON_ADOPTED, {}, 60), (APART, LINKED, 60)],
+    ids=["own bridge", "adopted bridge", "kept apart, with a link"],
+)
+def test_a_container_costs_the_same_among_many(
+    host: CrashHost, generic: dict[str, str], wishes: dict[str, str], many: int
+) -> None:
+    client = Client(host, generic, wishes)
     client.populate(FEW)
     host.await_healthy()
     few = client.counted()
@@ -116,7 +128,7 @@ def test_a_container_costs_the_same_among_many(host: CrashHost, bridge: str | No
 
 
 def test_the_counters_of_status_are_what_the_journal_has(host: CrashHost) -> None:
-    client = Client(host, bridge=None)
+    client = Client(host, ON_OWN, {})
     client.populate(1)
 
     def counters() -> Counter[str]:

@@ -6,25 +6,26 @@ its events that a container got on a network. A link opens what the target expos
 container that has the link, in each IP version that both have. It is kept in the store, so a restart of weft closes
 nothing, and goes with either end: :mod:`plugin.engine.endpoints` closes it before the address can be another's.
 
-Which of two containers starts first does not matter, nor with which address the target comes back: each look compares
-the whole network. Without Docker's socket nothing is opened or closed here; ``weft.link`` says the same by address.
+Which of two containers starts first does not matter, nor with which address the target comes back: for each container
+that comes, its own links are looked at and those that name it. When weft or dockerd has started, everything is. Without
+Docker's socket nothing is opened or closed here; ``weft.link`` says the same by address.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Protocol, get_args
 
+from drivers.errors import WeftError
 from drivers.model import OpenPorts, Transport
-from drivers.resources import Scope
-from drivers.verdicts import united
+from drivers.verdicts import span, united
 from plugin.deadline import Deadline
-from plugin.docker import DockerContainer, Events, Unreachable
-from plugin.reconciler import Reconciler
+from plugin.docker import DockerContainer, Event, Events, Unreachable
 from plugin.runtime import Runtime
 from plugin.store import EndpointRow, NetworkRow, Phase, Store
 from plugin.store.links import LinkRow
@@ -39,12 +40,12 @@ _TRANSPORTS: Final[Mapping[str, Transport]] = {one: one for one in get_args(Tran
 class Docker(Protocol):
     """What is asked of Docker (:class:`plugin.docker.Docker`)."""
 
-    def attached(self, network: str) -> dict[str, tuple[str, str]]:
-        """Return the running containers on a network, by endpoint: each one's id and name."""
+    def attached(self, network: str) -> list[str]:
+        """Return the ids of the running containers on a network."""
         ...
 
-    def container(self, ident: str, endpoint: str) -> DockerContainer | None:
-        """Return a container as the network of an endpoint has it."""
+    def container(self, ident: str, network: str) -> DockerContainer | None:
+        """Return a container as a network has it."""
         ...
 
     def events(self) -> Events:
@@ -57,63 +58,62 @@ class _Party:
     """An endpoint with its container."""
 
     row: EndpointRow
-    name: str
     container: DockerContainer
 
     def is_called(self, target: str) -> bool:
         """Tell whether a link means this one: by name, alias or id, as Docker's DNS finds it."""
         by_id = len(target) >= _SHORT_ID and self.container.id.startswith(target)
-        return target in {self.name, *self.container.aliases} or by_id
+        return target in {self.container.name, *self.container.aliases} or by_id
+
+    def targets(self) -> Iterator[str]:
+        """Yield what its links name."""
+        for text in self.container.links:
+            yield text.partition(":")[0].removeprefix("/")
 
 
 class Links:
     """Keeps the store, and so the host, at what Docker's links say. Idle until some network keeps containers apart."""
 
-    def __init__(self, store: Store, runtime: Runtime, docker: Docker, *, interval: float) -> None:
-        """Look at each network at every ``interval`` seconds, and whenever Docker tells of a container on it."""
+    def __init__(self, store: Store, runtime: Runtime, docker: Docker) -> None:
+        """Open what links on the networks of ``store`` ask for."""
         self._store = store
         self._runtime = runtime
         self._docker = docker
-        self._looks = Reconciler(self._look, interval, name="links")
-        self._listener = threading.Thread(target=self._listen, name="docker-events")
+        self._thread = threading.Thread(target=self._run, name="links")
         self._wake = threading.Condition()
         self._needed = False
         self._stopping = False
         self._events: Events | None = None
-        self._known: dict[str, DockerContainer] = {}  # by endpoint: it does not change while the endpoint is there
-        self._again: set[Scope] = set()  # networks of which not all could be read
+        self._parties: defaultdict[str, dict[str, _Party]] = defaultdict(dict)  # by network and container
+        self._again: set[tuple[str, str]] = set()  # network and container: not read while it was being started
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the threads; they do nothing until they are needed."""
+        """Start the thread; it does nothing until it is needed."""
         self._needed = self._store.use().apart
-        self._looks.start()
-        self._listener.start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and join the threads."""
+        """Stop, and join the thread."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
             if self._events is not None:
                 self._events.close()
-        self._listener.join()
-        self._looks.stop()
+        self._thread.join()
 
-    def look_soon(self, network: str) -> None:
-        """Look at a network as soon as the thread is free: a container has just joined it. Never waits."""
-        row = self._store.network(network)
-        if row is None or row.network.icc:
+    def joined(self, network: str) -> None:
+        """Take note that a container has joined a network: from now on Docker may have to be listened to."""
+        if self._needed:
             return
-        with self._wake:
-            self._needed = True
-            self._wake.notify_all()
-        self._looks.dirty(row.scope)
+        row = self._store.network(network)
+        if row is not None and not row.network.icc:
+            with self._wake:
+                self._needed = True
+                self._wake.notify_all()
 
-    # -- when to look -----------------------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
+    def _run(self) -> None:
         failed = 0
         while self._wait(_PATIENCE[min(failed, len(_PATIENCE)) - 1] if failed else 0):
             try:
@@ -121,14 +121,13 @@ class Links:
                     if self._stopping:
                         return
                     self._events = events = self._docker.events()
+                self._look()  # what happened before is told by nobody
             except Unreachable as why:
-                log.debug("Docker's events are not heard", extra={"why": str(why)})
+                log.debug("links are not read", extra={"why": str(why)})
                 failed += 1
                 continue
-            failed = 0
-            self._looks.dirty(None)  # what happened before is told by nobody
-            for network in events:
-                self._hear(network)
+            for event in events:
+                self._hear(event)
             failed = 1  # the engine has ended
 
     def _wait(self, seconds: float) -> bool:
@@ -139,71 +138,83 @@ class Links:
                 self._wake.wait_for(lambda: self._stopping, timeout=seconds)
             return not self._stopping
 
-    def _hear(self, network: str | None) -> None:
-        if network is None:  # a container has started: whatever kept Docker from answering is over
-            for scope in tuple(self._again):
-                self._looks.dirty(scope)
+    # -- what is looked at ------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look at every network that keeps its containers apart. Raises :class:`Unreachable`."""
+        self._parties.clear()
+        self._again.clear()
+        for network in self._store.networks():
+            if network.network.icc or network.phase is not Phase.READY:
+                continue
+            for container in self._docker.attached(network.id):
+                self._meet(network, container)
+            self._bring(network, self._parties[network.id].values())
+
+    def _hear(self, event: Event) -> None:
+        """Look at one container: it came or went, or whatever kept Docker from answering about it is over."""
+        if event.network is None:
+            for network, container in [one for one in self._again if one[1] == event.container]:
+                self._hear(Event(container, network))
             return
-        row = self._store.network(network)
-        if row is not None and not row.network.icc:
-            self._looks.dirty(row.scope)
+        if not event.on:
+            self._parties[event.network].pop(event.container, None)
+            return
+        row = self._store.network(event.network)
+        if row is None or row.network.icc or row.phase is not Phase.READY:
+            return
+        party = self._meet(row, event.container)
+        if party is not None:
+            others = self._parties[row.id].values()
+            naming = [one for one in others if one is not party and any(map(party.is_called, one.targets()))]
+            self._bring(row, [party, *naming])
 
-    # -- a look -----------------------------------------------------------------------------------------------------
+    def _meet(self, network: NetworkRow, ident: str) -> _Party | None:
+        """Take note of a container on a network; ``None`` if it is not there (any more), or Docker does not answer."""
+        self._again.discard((network.id, ident))
+        try:
+            container = self._docker.container(ident, network.id)
+        except Unreachable as why:
+            self._again.add((network.id, ident))
+            log.debug("a container's links are not read yet", extra={"container": ident[:12], "why": str(why)})
+            return None
+        row = self._store.endpoint(container.endpoint) if container else None
+        if container is None or row is None or row.phase is not Phase.READY:
+            return None
+        party = self._parties[network.id][ident] = _Party(row, container)
+        return party
 
-    def _look(self, scope: Scope | None) -> None:
-        rows = [row for row in self._store.networks() if not row.network.icc and row.phase is Phase.READY]
-        for row in rows:
-            if scope in (None, row.scope):
-                self._again.discard(row.scope)
-                try:
-                    self._look_at(row)
-                except Unreachable as why:
-                    self._again.add(row.scope)
-                    log.debug("links were not read", extra={"network": row.id[:12], "why": str(why)})
-        if scope is None:
-            there = {one.id for row in rows for one in self._store.endpoints(row.id)}
-            self._known = {ident: known for ident, known in self._known.items() if ident in there}
+    # -- what follows -----------------------------------------------------------------------------------------------
 
-    def _look_at(self, network: NetworkRow) -> None:
-        """Compare a network's links with what is open, and bring every endpoint that differs to what they say."""
-        rows = {row.id: row for row in self._store.endpoints(network.id) if row.phase is Phase.READY}
-        parties = []
-        for endpoint, (ident, name) in self._docker.attached(network.id).items():
-            if endpoint in rows and (container := self._container(ident, endpoint)) is not None:
-                parties.append(_Party(rows[endpoint], name, container))
-        for party in parties:
-            wanted = frozenset(_links(network, party, parties))
-            with self._runtime.holding(network.scope, Deadline()):
-                if wanted != frozenset(self._store.links.rows(party.row.id)):
-                    self._open(party, wanted)
-
-    def _container(self, ident: str, endpoint: str) -> DockerContainer | None:
-        if endpoint not in self._known:
-            container = self._docker.container(ident, endpoint)
-            if container is None:
-                return None
-            self._known[endpoint] = container
-        return self._known[endpoint]
+    def _bring(self, network: NetworkRow, parties: Iterable[_Party]) -> None:
+        """Bring every one of these that differs to what its links say."""
+        for party in list(parties):
+            wanted = frozenset(_links(network, party, self._parties[network.id].values()))
+            try:
+                with self._runtime.holding(network.scope, Deadline()):
+                    if wanted != frozenset(self._store.links.rows(party.row.id)):
+                        self._open(party, wanted)
+            except (WeftError, ExceptionGroup):
+                log.exception("a link could not be opened", extra={"endpoint": party.row.id[:12]})
+                self._runtime.dirty(party.row.scope)
 
     def _open(self, party: _Party, wanted: AbstractSet[LinkRow]) -> None:
         scope = party.row.scope
         before = self._runtime.keys(scope)
         self._store.links.keep(party.row.id, wanted)
         self._runtime.converge(scope, Deadline(), also=before)
-        shown = sorted(
-            f"{one.ports.address} {one.ports.first}-{one.ports.last}/{one.ports.transport}" for one in wanted
-        )
-        said = ", ".join(shown) or "nothing"
-        log.info("links", extra={"endpoint": party.row.id[:12], "container": party.name, "open": said})
+        opened = sorted(f"{row.ports.address} {span(row.ports)}/{row.ports.transport}" for row in wanted)
+        said = {"container": party.container.name, "open": ",".join(opened) or "nothing"}
+        log.info("links", extra={"endpoint": party.row.id[:12], **said})
 
 
-def _links(network: NetworkRow, source: _Party, parties: list[_Party]) -> Iterator[LinkRow]:
+def _links(network: NetworkRow, source: _Party, parties: Iterable[_Party]) -> Iterator[LinkRow]:
     """Yield what the links of a container open: the exposed ports of each target, at each of its addresses."""
-    for text in source.container.links:
-        name = text.partition(":")[0].removeprefix("/")
-        targets = [one for one in parties if one is not source and one.is_called(name)]
-        for target in targets:
-            yield from _ports(network, source, target)
+    names = list(source.targets())
+    if names:
+        for target in parties:
+            if target is not source and any(map(target.is_called, names)):
+                yield from _ports(network, source, target)
 
 
 def _ports(network: NetworkRow, source: _Party, target: _Party) -> Iterator[LinkRow]:

@@ -195,6 +195,17 @@ class Ports:
         if published:
             said = ",".join(f"{shown(one)}/{one.transport}" for one in published)
             log.info("ports published", extra={"endpoint": row.id[:12], "ports": said})
+        network = self._endpoints.network(row.endpoint.network).network
+        for one in row.ports:
+            if one.host and one.host.is_loopback and network.mode(one.host.version) == "routed":
+                log.warning(
+                    "bound to loopback on a routed network: open to nobody",
+                    extra={
+                        "endpoint": row.id[:12],
+                        "port": spelled(one),
+                        "why": "a routed network has no host ports; the host reaches the container at its own address",
+                    },
+                )
         if any(one.count > RELAYED_AT_MOST and one.host is None for one in row.ports):
             log.info(
                 "long ranges are not relayed",

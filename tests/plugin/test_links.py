@@ -18,11 +18,11 @@ import pytest
 from drivers import ruleset
 from drivers.errors import InvalidRequest
 from drivers.model import OpenPorts, Subnet
-from plugin.docker import Docker, DockerContainer, Events, Unreachable
+from plugin.docker import Docker, DockerContainer, Event, Events, Unreachable
 from plugin.engine.links import Links
 from tests.lab.wait import await_
 from tests.plugin.samples import endpoint_id, endpoint_request, network_id, network_request
-from tests.plugin.world import FOREVER, World, now
+from tests.plugin.world import World, now
 
 HTTP = frozenset({("tcp", 80)})
 
@@ -31,12 +31,12 @@ class FakeEvents:
     """A stream of Docker's, as a test fills it; ``None`` in the queue ends it."""
 
     def __init__(self) -> None:
-        self.told: Queue[tuple[str | None] | None] = Queue()
+        self.told: Queue[Event | None] = Queue()
 
-    def __iter__(self) -> Iterator[str | None]:
+    def __iter__(self) -> Iterator[Event]:
         """Yield what a test tells."""
         while (one := self.told.get()) is not None:
-            yield one[0]
+            yield one
 
     def close(self) -> None:
         """End it."""
@@ -45,26 +45,26 @@ class FakeEvents:
 
 @dataclass
 class FakeDocker:
-    """Docker, as a test says it is: by endpoint, the container's name and what it says of itself."""
+    """Docker, as a test says it is; its containers by their endpoints."""
 
-    there: dict[str, tuple[str, DockerContainer]] = field(default_factory=dict)
+    there: dict[str, DockerContainer] = field(default_factory=dict)
     reachable: bool = True
     answers: bool = True
     streams: list[FakeEvents] = field(default_factory=list)
     inspected: list[str] = field(default_factory=list)
 
-    def attached(self, _: str) -> dict[str, tuple[str, str]]:
+    def attached(self, _: str) -> list[str]:
         """Return who is there."""
         if not self.reachable:
             raise Unreachable("no")
-        return {endpoint: (container.id, name) for endpoint, (name, container) in self.there.items()}
+        return [container.id for container in self.there.values()]
 
     def container(self, ident: str, _: str) -> DockerContainer | None:
         """Return one of them."""
         self.inspected.append(ident)
         if not self.answers:
             raise Unreachable("it is being started")
-        return next((container for _, container in self.there.values() if container.id == ident), None)
+        return next((container for container in self.there.values() if container.id == ident), None)
 
     def events(self) -> Events:
         """Return a stream."""
@@ -86,8 +86,12 @@ class Case:
         """Have a container on the network; return its endpoint."""
         self.world.endpoints.create(endpoint_request(number), now())
         ident = endpoint_id(number)
-        self.docker.there[ident] = (name, DockerContainer(id=f"{number:x}" * 64, **says))
+        self.docker.there[ident] = DockerContainer(id=f"{number:x}" * 64, endpoint=ident, name=name, **says)
         return ident
+
+    def tell(self, number: int, *, on: bool = True) -> None:
+        """Have Docker tell that container ``number`` came, or went."""
+        self.links._hear(Event(f"{number:x}" * 64, network_id(1), on))
 
     def detach(self, endpoint: str) -> None:
         """Take it away again."""
@@ -95,8 +99,8 @@ class Case:
         self.world.endpoints.delete(endpoint, now())
 
     def look(self) -> None:
-        """Look at everything, at once."""
-        self.links._look(None)
+        """Look at everything, as at a start."""
+        self.links._look()
 
     def open(self) -> set[tuple[str, ...]]:
         """Return what is open on the host."""
@@ -109,7 +113,7 @@ def case(tmp_path: Path) -> Iterator[Case]:
     world, docker = World(tmp_path), FakeDocker()
     world.start()
     world.networks.create(network_request(icc=False), now())
-    yield Case(world, docker, Links(world.store, world.runtime, docker, interval=FOREVER))
+    yield Case(world, docker, Links(world.store, world.runtime, docker))
     world.close()
 
 
@@ -141,15 +145,16 @@ def test_a_target_that_exposes_nothing_opens_nothing(case: Case) -> None:
 
 def test_the_order_of_starts_does_not_matter_and_a_new_address_is_followed(case: Case) -> None:
     case.attach(1, "web", links=("db",))
-    case.look()
+    case.tell(1)
     assert case.open() == set()
     first = case.attach(2, "db", exposed=HTTP)
-    case.look()
+    case.tell(2)
     assert case.open() == {("10.1.0.2", "10.1.0.3", "tcp", "80")}
     case.detach(first)
-    assert case.open() == set()  # at once, without a look
+    assert case.open() == set()  # at once, without a word of Docker's
+    case.tell(2, on=False)
     case.attach(3, "db", exposed=HTTP)
-    case.look()
+    case.tell(3)
     assert case.open() == {("10.1.0.2", "10.1.0.4", "tcp", "80")}
 
 
@@ -184,26 +189,26 @@ def test_without_docker_what_is_open_stays(case: Case) -> None:
     case.attach(2, "db", exposed=HTTP)
     case.look()
     case.docker.reachable = False
-    case.look()
+    with pytest.raises(Unreachable):
+        case.look()
     assert case.open()
 
 
-def test_a_container_is_asked_about_once_in_an_endpoint_s_life(case: Case) -> None:
+def test_only_the_container_that_comes_is_asked_about(case: Case) -> None:
     case.attach(1, "web", links=("db",))
-    db = case.attach(2, "db", exposed=HTTP)
-    for _ in range(3):
-        case.look()
-    assert len(case.docker.inspected) == 2
-    case.detach(db)
-    case.attach(3, "db", exposed=HTTP)
+    case.attach(2, "db", exposed=HTTP)
     case.look()
-    assert len(case.docker.inspected) == 3
+    case.docker.inspected.clear()
+    case.attach(3, "app", links=("db",))
+    case.tell(3)
+    assert case.docker.inspected == ["3" * 64]
+    assert ("10.1.0.4", "10.1.0.3", "tcp", "80") in case.open()
 
 
 def test_a_network_whose_containers_reach_each_other_has_nothing_to_open(case: Case) -> None:
     case.world.networks.create(network_request(2), now())
     case.world.endpoints.create(endpoint_request(5, on=2), now())
-    case.docker.there[endpoint_id(5)] = ("x", DockerContainer(id="5" * 64, links=("db",)))
+    case.links._hear(Event("5" * 64, network_id(2)))
     case.look()
     assert case.docker.inspected == []
 
@@ -211,7 +216,7 @@ def test_a_network_whose_containers_reach_each_other_has_nothing_to_open(case: C
 def test_the_operator_s_links_and_docker_s_are_one(case: Case) -> None:
     named = OpenPorts(address=ip_address("10.1.0.3"), transport="tcp", first=81, last=82)
     case.world.endpoints.create(endpoint_request(1, links=(named,)), now())
-    case.docker.there[endpoint_id(1)] = ("web", DockerContainer(id="1" * 64, links=("db",)))
+    case.docker.there[endpoint_id(1)] = DockerContainer(id="1" * 64, endpoint=endpoint_id(1), links=("db",))
     assert case.open() == {("10.1.0.2", "10.1.0.3", "tcp", "81-82")}
     case.attach(2, "db", exposed=HTTP)
     case.look()
@@ -247,7 +252,8 @@ def test_it_looks_when_docker_tells_of_a_container(running: Case) -> None:
     await_(lambda: running.docker.streams, 10, "the events to be listened to")
     running.attach(1, "web", links=("db",))
     running.attach(2, "db", exposed=HTTP)
-    running.docker.streams[0].told.put((network_id(1),))
+    running.docker.streams[0].told.put(Event("1" * 64, network_id(1)))
+    running.docker.streams[0].told.put(Event("2" * 64, network_id(1)))
     await_(running.open, 10, "the link")
 
 
@@ -256,10 +262,12 @@ def test_it_looks_again_when_a_start_that_kept_docker_busy_is_over(running: Case
     running.docker.answers = False
     running.attach(1, "web", links=("db",))
     running.attach(2, "db", exposed=HTTP)
-    running.docker.streams[0].told.put((network_id(1),))
-    await_(lambda: running.docker.inspected, 10, "a look in vain")
+    for ident in ("1" * 64, "2" * 64):
+        running.docker.streams[0].told.put(Event(ident, network_id(1)))
+    await_(lambda: {"1" * 64, "2" * 64} <= set(running.docker.inspected), 10, "looks in vain")
     running.docker.answers = True
-    running.docker.streams[0].told.put((None,))
+    for ident in ("1" * 64, "2" * 64):
+        running.docker.streams[0].told.put(Event(ident))
     await_(running.open, 10, "the link")
 
 
@@ -275,14 +283,14 @@ def test_a_new_engine_is_listened_to_and_all_is_looked_at(running: Case) -> None
 def test_where_nobody_is_kept_apart_docker_is_not_listened_to(tmp_path: Path) -> None:
     world, docker = World(tmp_path), FakeDocker()
     world.start()
-    links = Links(world.store, world.runtime, docker, interval=FOREVER)
+    links = Links(world.store, world.runtime, docker)
     links.start()
     try:
         world.networks.create(network_request(), now())
-        links.look_soon(network_id(1))
+        links.joined(network_id(1))
         world.networks.create(network_request(2, icc=False), now())
         assert docker.streams == []
-        links.look_soon(network_id(2))  # a container joins
+        links.joined(network_id(2))  # a container joins
         await_(lambda: docker.streams, 10, "the events to be listened to")
     finally:
         links.stop()
@@ -335,12 +343,21 @@ class Engine:
 
 
 ENDPOINT = "e" * 64
+SAID = {"Links": ["db:database"], "Aliases": ["w"], "DNSNames": ["web"]}
 CONTAINER = {
+    "Name": "/web",
     "Config": {"ExposedPorts": {"3306/tcp": {}, "53/udp": {}}},
     "NetworkSettings": {
         "Networks": {
-            "app": {"EndpointID": ENDPOINT, "Links": ["db:database"], "Aliases": ["w"], "DNSNames": ["web"]},
-            "other": {"EndpointID": "f" * 64, "Links": None, "Aliases": None},
+            "app": {
+                "NetworkID": "n1",
+                "EndpointID": ENDPOINT,
+                "Links": ["db:database"],
+                "Aliases": ["w"],
+                "DNSNames": ["web"],
+            },
+            "other": {"NetworkID": "n2", "EndpointID": "f" * 64, "Links": None, "Aliases": None},
+            "stopped": {"NetworkID": "n3", "EndpointID": ""},
         }
     },
 }
@@ -360,26 +377,32 @@ def engine(tmp_path: Path) -> Iterator[tuple[Docker, Engine]]:
 
 def test_a_container_is_read_as_one_network_has_it(engine: tuple[Docker, Engine]) -> None:
     docker, _ = engine
-    assert docker.attached("n1") == {ENDPOINT: ("c1", "web")}
-    assert docker.container("c1", ENDPOINT) == DockerContainer(
+    assert docker.attached("n1") == ["c1"]
+    exposed = frozenset({("tcp", 3306), ("udp", 53)})
+    assert docker.container("c1", "n1") == DockerContainer(
         id="c1",
+        endpoint=ENDPOINT,
+        name="web",
         aliases=frozenset({"w", "web"}),
         links=("db:database",),
-        exposed=frozenset({("tcp", 3306), ("udp", 53)}),
+        exposed=exposed,
     )
-    assert docker.container("c1", "f" * 64) == DockerContainer(id="c1", exposed=frozenset({("tcp", 3306), ("udp", 53)}))
-    assert docker.container("c1", "0" * 64) is None
+    other = DockerContainer(id="c1", endpoint="f" * 64, name="web", exposed=exposed)
+    assert docker.container("c1", "n2") == other
+    assert [docker.container("c1", network) for network in ("n3", "n4")] == [None, None]
     with pytest.raises(Unreachable, match="404"):
-        docker.container("c2", ENDPOINT)
+        docker.container("c2", "n1")
 
 
 def test_events_come_as_they_are_told_and_end_from_either_side(engine: tuple[Docker, Engine]) -> None:
     docker, there = engine
     events = docker.events()
     told = iter(events)
-    there.more.put(json.dumps({"Type": "network", "Action": "connect", "Actor": {"ID": "n1"}}) + "\n")
+    actor = {"ID": "n1", "Attributes": {"container": "c1"}}
+    there.more.put(json.dumps({"Type": "network", "Action": "connect", "Actor": actor}) + "\n")
     there.more.put(json.dumps({"Type": "container", "Action": "start", "Actor": {"ID": "c1"}}) + "\n")
-    assert [next(told), next(told)] == ["n1", None]
+    there.more.put(json.dumps({"Type": "network", "Action": "disconnect", "Actor": actor}) + "\n")
+    assert [next(told) for _ in range(3)] == [Event("c1", "n1"), Event("c1"), Event("c1", "n1", on=False)]
     closer = threading.Thread(target=events.close)
     closer.start()
     assert list(told) == []

@@ -228,7 +228,7 @@ def test_a_store_of_schema_3_is_brought_to_this_one(tmp_path: Path) -> None:
     for migration in MIGRATIONS[:3]:
         old.executescript(migration)
     old.execute("PRAGMA user_version = 3")
-    of_network = f'[{{"id": "{network_id(1)}", "link": "wfb1", "mac": "02:00:00:00:00:01", "mtu": 1400}}, "lan"]'
+    of_network = json.dumps([{"id": network_id(1), "link": "wfb1", "mac": "02:00:00:00:00:01", "mtu": 1400}, "lan"])
     of_endpoint = json.dumps(
         [
             {
