@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol, cast
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from drivers.kernel.wire import ADDR_GEN_NONE, IFF_UP, OUR_PROTO
-from drivers.model import Interface
+from drivers.kernel.wire import ADDR_GEN_NONE, IFF_UP, NUD_STALE, OUR_PROTO
+from drivers.model import Address, Interface
 from drivers.naming import LINK_GROUP
 
 
@@ -34,9 +35,11 @@ Attribute = tuple[str, object]
 
 _link: Final = cast("Callable[[], _Spelling]", ifinfmsg)
 _address: Final = cast("Callable[[], _Spelling]", ifaddrmsg)
+_neighbour: Final = cast("Callable[[], _Spelling]", ndmsg)
 
 _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 17, 18, 20, 21, 22  # RTM_*
-_REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400  # NLM_F_*
+_NEWNEIGH, _GETNEIGH = 28, 30
+_REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400  # NLM_F_*
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of an answer, and of its cost
 _IFA_F_NODAD = 0x02
 
@@ -129,6 +132,17 @@ def delete_address(index: int, address: Interface) -> bytes:
     return _spell(_at_address(index, address), _DELADDR, _REQUEST | _ACK, *_ip(address))
 
 
+def get_neighbour(index: int, address: Address) -> bytes:
+    """Ask for the entry of an address in the neighbour table of one link (Linux 5.0)."""
+    return _spell(_at_neighbour(index, address), _GETNEIGH, _REQUEST, ("NDA_DST", str(address)))
+
+
+def change_neighbour(index: int, address: Address, mac: str) -> bytes:
+    """Give an entry another MAC, which is yet to be confirmed; where there is none, the kernel says ENOENT."""
+    message = _at_neighbour(index, address, state=NUD_STALE)
+    return _spell(message, _NEWNEIGH, _REQUEST | _ACK | _REPLACE, ("NDA_DST", str(address)), ("NDA_LLADDR", mac))
+
+
 _MAKE: Final = _REQUEST | _ACK | _CREATE | _EXCL
 _IPV6: Final = 6
 
@@ -154,8 +168,15 @@ def _ip(address: Interface) -> list[Attribute]:
 
 
 def _at_address(index: int, address: Interface) -> _Spelling:
-    family = AF_INET6 if address.version == _IPV6 else AF_INET
-    return _at(_address(), family=family, prefixlen=address.network.prefixlen, index=index)
+    return _at(_address(), family=_family(address), prefixlen=address.network.prefixlen, index=index)
+
+
+def _at_neighbour(index: int, address: Address, state: int = 0) -> _Spelling:
+    return _at(_neighbour(), family=_family(address), ifindex=index, state=state)
+
+
+def _family(address: Address | Interface) -> int:
+    return AF_INET6 if address.version == _IPV6 else AF_INET
 
 
 def _at(message: _Spelling, **fields: int) -> _Spelling:

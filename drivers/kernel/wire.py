@@ -1,8 +1,9 @@
-"""What rtnetlink says, as values. Pure: bytes in, links and addresses out.
+"""What rtnetlink says, as values. Pure: bytes in, links, addresses and neighbours out.
 
 Read by hand and not by pyroute2, which spends 0.1 to 0.5 ms of the interpreter's lock on each link (0.9.7, measured),
 while a survey reads all links of the host and the monitor every change of one. This takes some 10 us.
-Numbers are those of <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/ip.h> and <linux/ipv6.h>.
+Numbers are those of <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/neighbour.h>, <linux/ip.h> and
+<linux/ipv6.h>.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ OUR_PROTO: Final = 0x57
 
 ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
 
+NUD_STALE: Final = 0x04
+
 _HEADER: Final = struct.Struct("=IHHII")
 _ERROR: Final = struct.Struct("=i")
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
+_NEIGHBOUR: Final = struct.Struct("=B3xiHBB")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("=I")
 _NESTED_BITS: Final = 0x3FFF  # NLA_F_NESTED and NLA_F_NET_BYTEORDER are flags in the type
@@ -51,6 +55,10 @@ _DEVCONF_ROUTE_LOCALNET = 25  # IPV4_DEVCONF_ROUTE_LOCALNET - 1: the array of IP
 _IFLA_INET6_CONF, _IFLA_INET6_ADDR_GEN_MODE = 2, 8
 _DEVCONF_ACCEPT_RA, _DEVCONF_DISABLE_IPV6 = 3, 26
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_NDA_LLADDR, _NDA_FLAGS_EXT = 2, 15
+_NUD_LEARNT: Final = 0x02 | NUD_STALE | 0x08 | 0x10  # REACHABLE, STALE, DELAY, PROBE: not NOARP, PERMANENT, FAILED
+_NTF_EXT_LEARNED: Final = 0x10
+_NTF_EXT_MANAGED: Final = 0x1
 _NLMSGERR_ATTR_MSG = 1
 
 _KERNEL_PROTOS: Final = frozenset({1, 2, 3})  # IFAPROT_KERNEL_LO, _RA, _LL
@@ -121,6 +129,14 @@ class Address:
         return self.proto in _KERNEL_PROTOS or (self.proto == 0 and self.interface in _LINK_LOCAL)
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An entry of a neighbour table. ``learnt``: the kernel has it from the neighbour itself, nobody set it."""
+
+    mac: str
+    learnt: bool
+
+
 def messages(data: bytes) -> Iterator[Message]:
     """Take a datagram apart."""
     at = 0
@@ -183,6 +199,15 @@ def address(message: Message) -> Address:
     said = attributes(message.body[_ADDRESS.size :])
     ip = ip_address(said.get(_IFA_LOCAL) or said[_IFA_ADDRESS])
     return Address(index, ip_interface(f"{ip}/{prefix}"), next(iter(said.get(_IFA_PROTO, b"")), 0))
+
+
+def neighbour(message: Message) -> Neighbour:
+    """Return the entry that an RTM_NEWNEIGH is about."""
+    _, _, state, flags, _ = _NEIGHBOUR.unpack_from(message.body)
+    said = attributes(message.body[_NEIGHBOUR.size :])
+    managed = (_number(said.get(_NDA_FLAGS_EXT)) or 0) & _NTF_EXT_MANAGED
+    learnt = bool(state & _NUD_LEARNT) and not flags & _NTF_EXT_LEARNED and not managed
+    return Neighbour(said.get(_NDA_LLADDR, b"").hex(":"), learnt)
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
