@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from drivers.announce import Announcer
 from drivers.conntrack import Conntrack
 from drivers.contract import Backend
 from drivers.facts import HostFacts, LinkInfo
 from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
-from drivers.model import IPNetwork, Transport
+from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
 from drivers.resources import BRIDGE_TABLE_KEY, Scope
 from drivers.sockets import SocketsBackend
@@ -28,6 +29,7 @@ class Host:
         self._nft_bridge = NftBackend(marks, table=BRIDGE_TABLE_KEY)
         self._xtables = XtablesBackend(marks)
         self._sockets = SocketsBackend(marks)
+        self._announcer = Announcer()
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -67,6 +69,13 @@ class Host:
         """Return a port that can be bound on all addresses now. Raises :class:`Conflict` if there is none."""
         return self._sockets.free_port(transport, addresses, candidates)
 
+    def announce(
+        self, network: Network, endpoint: Endpoint, *, count: int, interval: float, wanted: Callable[[], bool]
+    ) -> None:
+        """Tell the network and this host where the endpoint's addresses are: see :meth:`Announcer.announce`."""
+        addresses = [address.ip for address in endpoint.addresses]
+        self._announcer.announce(network.link, endpoint.mac, addresses, count=count, interval=interval, wanted=wanted)
+
     def speaks6(self) -> bool:
         """Tell whether this host has IPv6 at all."""
         return facts.speaks6()
@@ -82,14 +91,15 @@ class Host:
     def calls(self) -> Mapping[str, int]:
         """Return the operations of each backend since the start."""
         return {
-            "netlink": self._kernel.calls,
+            "netlink": self._kernel.calls + self._announcer.calls,
             "nft": self._nft.calls + self._nft_bridge.calls,
             "xtables": self._xtables.calls,
             "sockets": self._sockets.calls,
         }
 
     def close(self) -> None:
-        """Close every socket."""
+        """End the announcer's thread and close every socket."""
+        self._announcer.stop()
         self._kernel.close()
         self._nft.close()
         self._nft_bridge.close()

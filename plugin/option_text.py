@@ -14,6 +14,8 @@ from plugin.ports import parse_open
 from plugin.requests import Route
 
 MTU_RANGE: Final = range(68, 65536)  # RFC 791's smallest; the largest IP packet
+ANNOUNCE_RANGE: Final = range(4)  # Docker's own (28.1), and RFC 4861's MAX_NEIGHBOR_ADVERTISEMENT
+ANNOUNCE_MS_RANGE: Final = range(100, 2001)  # Docker's own (28.1)
 PREFIX_BYTES: Final = 13  # leaves two digits of IFNAMSIZ for the number
 
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -40,13 +42,6 @@ def boolean(text: str) -> bool:
 def switch(text: str) -> bool:
     """Read a truth, or ``on`` or ``off``."""
     return boolean({"on": "true", "off": "false"}.get(text, text))
-
-
-def mtu(text: str) -> int:
-    """Read a number of bytes."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) not in MTU_RANGE:
-        raise ValueError(text)
-    return int(text)
 
 
 def bridge(text: str) -> str | None:
@@ -170,6 +165,17 @@ def pool(text: str) -> str:
     if not NAME.fullmatch(text):
         raise ValueError(text)
     return text
+
+
+def number_in(allowed: range) -> Callable[[str], int]:
+    """Return what reads a number of a range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) not in allowed:
+            raise ValueError(text)
+        return int(text)
+
+    return parse
 
 
 def one_of(*values: str) -> Callable[[str], str]:

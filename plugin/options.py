@@ -79,7 +79,20 @@ NETWORK_OPTIONS: Final = (
         text.link_names,
         "names of the host's links with colons between, like eth1:vpn0; not lo, and none of weft's own",
     ),
-    Option(MTU, "mtu", text.mtu, f"{text.MTU_RANGE.start} to {text.MTU_RANGE.stop - 1} (bytes)"),
+    Option(MTU, "mtu", text.number_in(text.MTU_RANGE), f"{text.MTU_RANGE.start} to {text.MTU_RANGE.stop - 1} (bytes)"),
+    Option(
+        "com.docker.network.advertise_addr_nmsgs",
+        "announce_count",
+        text.number_in(text.ANNOUNCE_RANGE),
+        f"{text.ANNOUNCE_RANGE.start} to {text.ANNOUNCE_RANGE.stop - 1}: how often a container's addresses are"
+        " announced when it joins; 0 is never",
+    ),
+    Option(
+        "com.docker.network.advertise_addr_ms",
+        "announce_ms",
+        text.number_in(text.ANNOUNCE_MS_RANGE),
+        f"{text.ANNOUNCE_MS_RANGE.start} to {text.ANNOUNCE_MS_RANGE.stop - 1} (milliseconds between two announcements)",
+    ),
     Option(
         "com.docker.network.container_iface_prefix",
         "interface_prefix",

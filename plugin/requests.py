@@ -23,8 +23,9 @@ class NetworkSettings:
 
     ``bridge`` is the name the operator gave; ``mtu`` is in bytes; ``interface_prefix`` is how interfaces are called in
     containers, before their number; ``routes`` are the containers'. ``inhibit``: the IPv4 gateway is another machine on
-    the link. ``host_binding`` is where ports are published that do not say where; ``None``: on every address. The rest
-    is as in :class:`drivers.model.Network`.
+    the link. ``host_binding`` is where ports are published that do not say where; ``None``: on every address. A
+    container's addresses are announced ``announce_count`` times when it joins, ``announce_ms`` milliseconds apart. The
+    rest is as in :class:`drivers.model.Network`.
     """
 
     backend: str | None = None
@@ -43,6 +44,8 @@ class NetworkSettings:
     routes: tuple[Route, ...] = ()
     relay: bool = True
     allow: tuple[IPNetwork, ...] = ()
+    announce_count: int = 3
+    announce_ms: int = 1000
 
 
 DEFAULTS: Final = NetworkSettings()

@@ -1,4 +1,7 @@
-"""What a call costs, in operations: as much with 300 endpoints on the host as with 10. Seconds belong to bench/."""
+"""What a call costs, in operations: as much with 300 endpoints on the host as with 10. Seconds belong to bench/.
+
+What other threads do after a call is theirs: the reconciler removes links, the announcer tells of addresses.
+"""
 
 import os
 import secrets
@@ -8,6 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
+from drivers.announce import THREAD as ANNOUNCER
 from tests.crash.host import Body, CrashHost, crash_host
 from tests.lab.wait import await_
 
@@ -19,6 +23,8 @@ pytestmark = [
 ADOPTED = "br-ops"
 SUBNET4, SUBNET6 = IPv4Interface("10.9.0.0/16"), IPv6Interface("fd00:9::/64")
 FEW = 10
+ANNOUNCED = Counter({"store read 1": 1, "netlink get 30 0": 2})
+"""What the announcer does for a container: is it joined, and does the host know its addresses?"""
 Operations = dict[str, list[str]]
 
 
@@ -39,6 +45,7 @@ class Client:
         self.network = secrets.token_hex(32)
         self.made = 0
         self._wishes = wishes
+        generic = {"com.docker.network.advertise_addr_nmsgs": "1"} | generic
         rows = [
             [
                 {
@@ -78,6 +85,15 @@ class Client:
             for (method, body), _ in zip(self.calls(), range(3), strict=False):
                 self.host.ask(method, body)
 
+    def await_announced(self) -> None:
+        """Wait until all that were made and are there have been announced, at the price of one each."""
+        price = Counter({what: times * self.made for what, times in ANNOUNCED.items()})
+
+        def paid() -> bool:
+            return Counter(what for thread, what in self.host.journal() if thread == ANNOUNCER) == price
+
+        await_(paid, 20, f"the announcer to do {price}")
+
     def counted(self) -> Operations:
         """Start and stop one more container; return what each call did, and what was left to the reconciler."""
         done: Operations = {}
@@ -85,7 +101,8 @@ class Client:
         for method, body in self.calls():
             before = len(self.host.journal())
             self.host.ask(method, body)
-            done[method] = sorted(what for thread, what in self.host.journal()[before:] if thread != "reconciler")
+            lines = self.host.journal()[before:]
+            done[method] = sorted(what for thread, what in lines if thread not in {"reconciler", ANNOUNCER})
         await_(lambda: "store commit" in self.deferred(before), 20, "the link to be deleted")
         done["later"] = self.deferred(before)
         return done
@@ -112,6 +129,7 @@ def test_a_container_costs_the_same_among_many(
 ) -> None:
     client = Client(host, generic, wishes)
     client.populate(FEW)
+    client.await_announced()
     host.await_healthy()
     few = client.counted()
     client.populate(many)
@@ -130,6 +148,7 @@ def test_a_container_costs_the_same_among_many(
 def test_the_counters_of_status_are_what_the_journal_has(host: CrashHost) -> None:
     client = Client(host, ON_OWN, {})
     client.populate(1)
+    client.await_announced()
 
     def counters() -> Counter[str]:
         return Counter(host.read("/v1/status")["operations"])
@@ -142,6 +161,7 @@ def test_the_counters_of_status_are_what_the_journal_has(host: CrashHost) -> Non
     own, before, since = cost_of_status(), counters(), len(host.journal())
     for (method, body), _ in zip(client.calls(), range(3), strict=False):
         host.ask(method, body)
+    client.await_announced()
     lines = [what for _, what in host.journal()[since:]]
     counted = counters() - before - own
     told = Counter(what.partition(" ")[0] for what in lines if not what.startswith("store read"))

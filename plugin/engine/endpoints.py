@@ -79,10 +79,20 @@ class Endpoints:
         log.info("endpoint deleted", extra={"endpoint": ident[:12], "network": row.endpoint.network[:12]})
 
     def join(self, ident: str, sandbox: str) -> Joined:
-        """Take note of the container's namespace and say what Docker has to move there."""
+        """Take note of the container's namespace, say what Docker has to move there, and announce its addresses.
+
+        They may be known by another MAC: that of a container which had them before.
+        """
         row = self.ready(ident)
         network = self.network(row.endpoint.network)
         self._store.set_sandbox(ident, sandbox)
+        self._host.announce(
+            network.network,
+            row.endpoint,
+            count=network.settings.announce_count,
+            interval=network.settings.announce_ms / 1000,
+            wanted=lambda: self._is_joined(ident),
+        )
         routes = {route.destination: route for route in (*network.settings.routes, *row.settings.routes)}
         speaks = {address.version for address in row.endpoint.addresses}
         return Joined(
@@ -114,6 +124,10 @@ class Endpoints:
         if row is None or row.phase is not Phase.READY:
             raise NotFound(f"weft has no endpoint {ident[:12]}; see `weft endpoint ls`, then start the container again")
         return row
+
+    def _is_joined(self, ident: str) -> bool:
+        row = self._store.endpoint(ident)
+        return row is not None and row.phase is Phase.READY and row.sandbox is not None
 
     def _check_bridge(self, network: Network, deadline: Deadline) -> None:
         """Plug into nobody else's bridge, and into one that is gone not before it is there again."""

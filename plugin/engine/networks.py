@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from drivers.errors import Conflict, InvalidRequest
 from drivers.facts import LinkInfo
-from drivers.model import IPNetwork, Network
+from drivers.model import Endpoint, IPNetwork, Network
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
 from drivers.resources import HOST, Scope
 from plugin.deadline import Deadline
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class HostLooks(Protocol):
-    """What is looked up on the host before a promise is made."""
+    """What is looked up on the host before a promise is made, and told to it after."""
 
     def link(self, name: str) -> LinkInfo | None:
         """Return what a link is, or ``None`` if there is none of that name."""
@@ -35,6 +37,12 @@ class HostLooks(Protocol):
 
     def is_plugged(self, link: str) -> bool:
         """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
+        ...
+
+    def announce(
+        self, network: Network, endpoint: Endpoint, *, count: int, interval: float, wanted: Callable[[], bool]
+    ) -> None:
+        """Tell the network and the host where the endpoint's addresses are, while it is ``wanted``; never waits."""
         ...
 
 
@@ -134,10 +142,8 @@ class Networks:
         if known.phase is Phase.DELETING:
             self.delete(row.id, deadline)
             return None
-        if (known.network, known.settings) != (row.network, row.settings):
-            raise Conflict(
-                f"network {row.id[:12]} exists already and differs: {known.network}; asked for: {row.network}"
-            )
+        if replace(known, phase=row.phase) != row:
+            raise Conflict(f"network {row.id[:12]} exists already and differs: {known}; asked for: {row}")
         return known
 
     def _check_subnets(self, network: Network) -> None:

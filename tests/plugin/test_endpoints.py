@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -108,6 +108,34 @@ def test_an_internal_network_has_no_gateway(world: World) -> None:
     world.networks.create(network_request(2, internal=True), now())
     world.endpoints.create(endpoint_request(1, 2), now())
     assert world.endpoints.join(ENDPOINT, SANDBOX).gateway4 is None
+
+
+def test_joining_announces_the_addresses_as_the_network_says_after_a_restart_too(world: World) -> None:
+    world.networks.create(network_request(2, announce_count=2, announce_ms=250), now())
+    world.endpoints.create(endpoint_request(2, 2), now())
+    world.restart()
+    world.endpoints.join(endpoint_id(2), SANDBOX)
+    (announced,) = world.host.announced
+    assert (announced.link, announced.endpoint) == (link_name("b", network_id(2)), endpoint(2, 2))
+    assert (announced.count, announced.interval) == (2, 0.25)
+
+
+GOES = {
+    "leaves": lambda world: world.endpoints.leave(ENDPOINT),
+    "is deleted": lambda world: world.endpoints.delete(ENDPOINT, now()),
+    "is replaced": lambda world: world.endpoints.create(endpoint_request(2, address="10.1.0.2/24"), now()),
+    "goes with its network": lambda world: world.networks.delete(NETWORK, now()),
+}
+
+
+@pytest.mark.parametrize("go", GOES.values(), ids=GOES.keys())
+def test_who_goes_is_to_be_announced_no_more(world: World, go: Callable[[World], object]) -> None:
+    world.endpoints.create(endpoint_request(), now())
+    world.endpoints.join(ENDPOINT, SANDBOX)
+    (announced,) = world.host.announced
+    assert announced.wanted()
+    go(world)
+    assert not announced.wanted()
 
 
 def test_joining_what_is_unknown_is_an_error_and_leaving_is_not(world: World) -> None:

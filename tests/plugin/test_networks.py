@@ -73,6 +73,8 @@ def test_making_a_different_one_with_the_same_id_names_both(world: World) -> Non
     world.networks.create(network_request(), now())
     with pytest.raises(Conflict, match=r"differs: .*10\.1\.0\.0/24.*asked for: .*10\.9\.0\.0/24"):
         world.networks.create(network_request(subnets=(subnet("10.9.0.0/24"),)), now())
+    with pytest.raises(Conflict, match=r"differs: .*announce_count=3.*asked for: .*announce_count=0"):
+        world.networks.create(network_request(announce_count=0), now())
 
 
 def test_deleting_what_is_unknown_is_a_success(world: World) -> None:

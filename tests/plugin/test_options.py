@@ -23,12 +23,20 @@ BRIDGE = "com.docker.network.bridge"
 MTU = "com.docker.network.driver.mtu"
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
 PREFIX = "com.docker.network.container_iface_prefix"
+NMSGS = "com.docker.network.advertise_addr_nmsgs"
+MS = "com.docker.network.advertise_addr_ms"
 
 
 def test_no_option_is_docker_s_own_default() -> None:
     assert network_settings({}) == NetworkSettings()
     assert NetworkSettings() == NetworkSettings(
-        backend=None, bridge=None, mtu=None, masquerade=True, interface_prefix="eth"
+        backend=None,
+        bridge=None,
+        mtu=None,
+        masquerade=True,
+        interface_prefix="eth",
+        announce_count=3,
+        announce_ms=1000,
     )
 
 
@@ -50,6 +58,10 @@ def test_no_option_is_docker_s_own_default() -> None:
         ),
         (MTU, "68", "mtu", 68),
         (MTU, "65535", "mtu", 65535),
+        (NMSGS, "0", "announce_count", 0),
+        (NMSGS, "3", "announce_count", 3),
+        (MS, "100", "announce_ms", 100),
+        (MS, "2000", "announce_ms", 2000),
         (PREFIX, "net", "interface_prefix", "net"),
         (PREFIX, "a234567890123", "interface_prefix", "a234567890123"),
         (PREFIX, "", "interface_prefix", "eth"),
@@ -129,6 +141,8 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
         (MTU, "", "68 to 65535"),
         (MTU, "1e3", "68 to 65535"),
         (MTU, "\u0661\u0665\u0660\u0660", "68 to 65535"),
+        *((NMSGS, text, "0 to 3: how often") for text in ("-1", "4", "", "nonsense", "1.5", "+1")),
+        *((MS, text, "100 to 2000 (milliseconds") for text in ("99", "2001", "-100", "", "1s", "0")),
         (PREFIX, "a2345678901234", "at most 13 bytes"),
         (PREFIX, "e h", "at most 13 bytes"),
         (PREFIX, "../", "at most 13 bytes"),

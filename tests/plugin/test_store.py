@@ -30,7 +30,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_row_comes_back_as_it_went_in(store: Store) -> None:
     both = network(1, subnets=(subnet("10.1.0.0/16"), subnet("fd00:1::/64")), mtu=1400, internal=True)
     route = Route(destination=ip_network("10.8.0.0/16"), gateway=ip_address("10.1.0.9"))
-    settings = NetworkSettings(interface_prefix="lan", routes=(route,), source4=IPv4Address("192.0.2.1"))
+    settings = NetworkSettings(
+        interface_prefix="lan", routes=(route,), source4=IPv4Address("192.0.2.1"), announce_count=1
+    )
     store.add_network(NetworkRow(network=both, settings=settings))
     attached = EndpointRow(
         endpoint=endpoint(1, ipv6=IPv6Interface("fd00:1::5/64")),

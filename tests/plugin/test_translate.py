@@ -66,12 +66,15 @@ def test_a_network_with_all_that_can_be_said() -> None:
         "com.docker.network.driver.mtu": "1400",
         "com.docker.network.bridge.enable_ip_masquerade": "0",
         "com.docker.network.container_iface_prefix": "net",
+        "com.docker.network.advertise_addr_ms": "250",
     }
     assert network([V4], [V6], generic=generic, internal=True, enable_ipv4=True, enable_ipv6=True) == NetworkRequest(
         id=NETWORK,
         subnets=(SUBNET4, SUBNET6),
         internal=True,
-        settings=NetworkSettings(backend="bridge", bridge="br-lan", mtu=1400, masquerade=False, interface_prefix="net"),
+        settings=NetworkSettings(
+            backend="bridge", bridge="br-lan", mtu=1400, masquerade=False, interface_prefix="net", announce_ms=250
+        ),
     )
 
 

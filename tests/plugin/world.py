@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from drivers.contract import Backend
 from drivers.facts import HostFacts, LinkInfo
 from drivers.fake import FakeHost
-from drivers.model import IPNetwork, Transport
+from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.naming import LINK_GROUP
 from drivers.resources import Bridge, Resource, Scope, link_key
 from plugin.deadline import Deadline
@@ -26,9 +26,23 @@ from tests.lab.wait import await_
 FOREVER = 3600.0
 
 
+@dataclass(frozen=True)
+class Announced:
+    """One call of :meth:`FakeSide.announce`."""
+
+    link: str
+    endpoint: Endpoint
+    count: int
+    interval: float
+    wanted: Callable[[], bool]
+
+
 @dataclass
 class FakeSide:
-    """The fake host, and what is looked up on it. ``plugged`` are the links that a container has the other end of."""
+    """The fake host, and what is looked up on it and told to it.
+
+    ``plugged`` are the links that a container has the other end of; ``announced`` is what :meth:`announce` was given.
+    """
 
     fake: FakeHost
     plugged: set[str] = field(default_factory=set)
@@ -36,6 +50,7 @@ class FakeSide:
     forwards4: bool = True
     docker_user: set[int] = field(default_factory=set)
     taken: set[tuple[str, int]] = field(default_factory=set)
+    announced: list[Announced] = field(default_factory=list)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -81,6 +96,12 @@ class FakeSide:
     def is_plugged(self, link: str) -> bool:
         """Tell whether a test plugged it."""
         return link in self.plugged
+
+    def announce(
+        self, network: Network, endpoint: Endpoint, *, count: int, interval: float, wanted: Callable[[], bool]
+    ) -> None:
+        """Remember it."""
+        self.announced.append(Announced(network.link, endpoint, count, interval, wanted))
 
     def calls(self) -> Mapping[str, int]:
         """Return what was asked of the backends."""
