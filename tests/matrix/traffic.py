@@ -35,7 +35,7 @@ SILENT: Final = "silent"
 
 PATIENCE: Final = 0.6
 """Seconds without an answer that count as silence; whoever asserts silence also asserts an answer in the same round."""
-BOUND: Final = 10.0
+BOUND: Final = 30.0
 """Seconds that an answer which is expected may take."""
 _AGAIN: Final = 0.15  # seconds after which UDP and ping ask again
 
