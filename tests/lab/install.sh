@@ -18,7 +18,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 packages() {
   case $1 in
   venv) python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv ;;
-  lab) echo ca-certificates conntrack libnftables1 nftables iptables iproute2 docker.io docker-compose ;;
+  lab) echo ca-certificates conntrack libnftables1 nftables iptables iproute2 docker.io docker-compose openvswitch-switch ;;
   root) echo debootstrap debian-archive-keyring ;;
   *) echo "install.sh: no group is called $1" >&2; return 2 ;;
   esac
