@@ -66,6 +66,19 @@ class Netns:
 
 
 @contextmanager
+def inside(path: Path) -> Iterator[None]:
+    """Be in the namespace at `path` with this thread (/run/netns/NAME), and come back after."""
+    here, there = _current(), os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(there)
+        yield
+    finally:
+        _enter(here)
+        os.close(there)
+        os.close(here)
+
+
+@contextmanager
 def private_netns() -> Iterator[Netns]:
     """Put this thread into a new network namespace, with lo up and no forwarding, and bring it back after."""
     with Netns() as netns, netns.entered():

@@ -38,7 +38,7 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 
-# docker.io must not start an engine on this machine: the lab's run in nodes. A policy that is there already is the operator's.
+# docker.io and openvswitch-switch must start nothing on this machine: the lab's run in nodes. A policy that is there already is the operator's.
 if [ ! -e $policy ]; then
   trap 'rm -f $policy' EXIT
   printf '#!/bin/sh\nexit 101\n' >$policy

@@ -113,11 +113,11 @@ class Ovs:
         self.place.run("rm", "-f", self._file)
 
     def vsctl(self, *args: str, check: bool = True) -> str:
-        """Run `ovs-vsctl ARGS` as the operator would; return what it prints. It waits for ovs-vswitchd, 10 s at most."""
+        """Run `ovs-vsctl ARGS`, which waits for ovs-vswitchd, 10 s at most; return what it prints."""
         how = ("ovs-vsctl", "--timeout=10", f"--db=unix:{self.rundir}/db.sock")
         return self.place.run(*how, *args, env=self.environment, check=check).stdout.strip()
 
-    def ofctl(self, *args: str, stdin: str | None = None) -> str:
+    def ofctl(self, *args: str, stdin: str = "") -> str:
         """Run `ovs-ofctl -O OpenFlow14 ARGS`; return what it prints."""
         return self.place.run("ovs-ofctl", "-O", "OpenFlow14", *args, env=self.environment, stdin=stdin).stdout
 
