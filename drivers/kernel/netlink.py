@@ -16,6 +16,9 @@ from typing import Final
 
 from drivers.kernel.wire import NLMSG_DONE, NLMSG_ERROR, Message, error, messages
 
+GENERIC: Final = 16
+"""``NETLINK_GENERIC``: families that are asked for by name."""
+
 NETFILTER: Final = 12
 """``NETLINK_NETFILTER``: conntrack and nftables."""
 
@@ -31,7 +34,7 @@ _PATIENCE: Final = 10.0  # seconds; only a kernel out of memory loses an answer
 class Netlink:
     """Asks and is answered. Opened at the first request, in the network namespace of the thread that makes it.
 
-    ``protocol`` is the part of the kernel that is asked: ``socket.NETLINK_ROUTE`` or :data:`NETFILTER`.
+    ``protocol`` is the part of the kernel that is asked: ``socket.NETLINK_ROUTE``, or one of the two above.
     ``calls`` counts the requests, for tests that bound the work of an operation.
     """
 

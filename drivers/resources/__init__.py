@@ -29,6 +29,15 @@ from drivers.resources.nft import (
     bridge_element_key,
     element_key,
 )
+from drivers.resources.ovs import (
+    OVS_BRIDGE,
+    TUNNELS,
+    OvsBridge,
+    OvsDevicePort,
+    OvsPort,
+    ovs_bridge_key,
+    ovs_port_key,
+)
 from drivers.resources.sockets import HELD_AT_MOST, RELAYED_AT_MOST, Hold, hold_key
 from drivers.resources.xtables import (
     XTABLES_CHAIN,
@@ -49,9 +58,11 @@ __all__ = [
     "HALF_MADE",
     "HELD_AT_MOST",
     "HOST",
+    "OVS_BRIDGE",
     "RELAYED_AT_MOST",
     "SCOPE_ID",
     "TABLE_KEY",
+    "TUNNELS",
     "XTABLES_CHAIN",
     "XTABLES_PARENT",
     "Bridge",
@@ -64,6 +75,9 @@ __all__ = [
     "HostAddress",
     "Jump",
     "Key",
+    "OvsBridge",
+    "OvsDevicePort",
+    "OvsPort",
     "Permit",
     "Publish",
     "Rank",
@@ -80,6 +94,8 @@ __all__ = [
     "hold_key",
     "jump_key",
     "link_key",
+    "ovs_bridge_key",
+    "ovs_port_key",
     "program",
     "rule_key",
     "scope_of",

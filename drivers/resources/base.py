@@ -49,7 +49,7 @@ def scope_of(network: str, endpoint: str = "") -> Scope:
 class Key:
     """Identity as the host itself sees it, never a handle (ifindex, rule number): those change under our feet."""
 
-    backend: str  # kernel | nft | xtables
+    backend: str  # kernel | nft | xtables | sockets | ovsdb
     kind: str
     at: tuple[str, ...]
 

@@ -1,0 +1,1 @@
+"""The backend of Open vSwitch's database, on a real Open vSwitch."""
