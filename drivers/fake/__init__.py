@@ -1,7 +1,8 @@
-"""A host in memory: the kernel's links and settings, nft, iptables and sockets, for tests of whatever converges.
+"""A host in memory: the kernel's links and settings, nft, iptables, sockets and OVSDB, for tests of whatever converges.
 
-Four backends share one :class:`FakeHost`, so what one of them does to another is real: a bridge takes its addresses
-with it and frees its ports, a table its elements. They refuse what the real ones refuse, with the same errno.
+The backends share one :class:`FakeHost`, so what one of them does to another is real: a bridge takes its addresses
+with it and frees its ports, a table its elements, and a link the port that Open vSwitch has for it. They refuse what
+the real ones refuse, with the same errno.
 
     host = FakeHost()
     converger = Converger(host.backends)

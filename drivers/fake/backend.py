@@ -80,3 +80,22 @@ class FakeBackend:
     def delete(self, key: Key) -> None:
         """Delete an object if it is there."""
         self.host.objects.pop(key, None)
+
+
+class FakeTransactions(FakeBackend):
+    """A batch is one transaction."""
+
+    def apply(self, steps: Sequence[Step]) -> Mapping[Key, Exception]:
+        """Take the steps at once; if one is refused, none of them is taken, and then each by itself."""
+        with self.host.lock:
+            self.host.tick()
+            objects, faults = dict(self.host.objects), dict(self.host.faults)
+            try:
+                for step in steps:
+                    self.take(step)
+            except Exception:  # noqa: BLE001 - whatever a test injected
+                self.host.objects, self.host.faults = objects, faults
+                return super().apply(steps)
+            self.host.calls[f"{self.name} apply"] += 1
+            self.host.steps += steps
+        return {}

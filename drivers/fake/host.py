@@ -11,6 +11,7 @@ from drivers.contract import Backend
 from drivers.fake.backend import FakeBackend
 from drivers.fake.kernel import FakeKernel
 from drivers.fake.nft import FakeNft, FakeNftBridge
+from drivers.fake.ovsdb import FakeOvsdb
 from drivers.fake.sockets import FakeSockets
 from drivers.fake.state import Held, State
 from drivers.fake.xtables import FakeXtables
@@ -23,7 +24,7 @@ from drivers.resources import (
     Setting,
 )
 
-_FAKES: Final = (FakeKernel, FakeNft, FakeNftBridge, FakeXtables, FakeSockets)
+_FAKES: Final = (FakeKernel, FakeNft, FakeNftBridge, FakeXtables, FakeSockets, FakeOvsdb)
 
 
 class FakeHost(State):
@@ -32,7 +33,8 @@ class FakeHost(State):
     ``store``        id of the store whose marks count as ours
     ``docker_user``  IP versions whose filter table has a chain DOCKER-USER
     ``objects``      all there is, whoever made it; settings apart, which exist with the value "0" until changed
-    ``crash_after``  steps until :class:`Crash`; ``None``: never. Making a link is two steps, an nft batch is one
+    ``crash_after``  steps until :class:`Crash`; ``None``: never. Making a link is two steps, and so is making a
+                    port of Open vSwitch anew; a batch of nft's or OVSDB's is one
     ``faults``       steps that will be refused, by key, with how many times to go
     ``calls``        how often a backend was asked: ``calls["nft observe"]``, ``calls["kernel apply"]``
     ``steps``        every step that was taken with success, in order

@@ -12,6 +12,7 @@ from drivers.resources import (
     Foreign,
     HostAddress,
     Key,
+    OvsPort,
     Resource,
     Setting,
     Veth,
@@ -62,7 +63,7 @@ class FakeKernel(FakeBackend):
         self.host.tick()
 
     def delete(self, key: Key) -> None:
-        """Delete an object; a link takes its addresses with it, and a bridge frees its ports."""
+        """Delete an object; a link takes its addresses with it, a bridge frees its ports, a port of OVS's is dead."""
         super().delete(key)
         if key.kind != "link":
             return
@@ -71,3 +72,5 @@ class FakeKernel(FakeBackend):
                 super().delete(other)
             elif isinstance(held.resource, Veth) and held.resource.bridge == key.at[0]:
                 self.host.objects[other] = replace(held, resource=replace(held.resource, bridge=""))
+            elif isinstance(held.resource, OvsPort) and held.resource.name == key.at[0]:
+                self.host.objects[other] = replace(held, resource=replace(held.resource, sound=False))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
 
 from drivers.contract import Step
 from drivers.errors import Conflict
-from drivers.fake.backend import FakeBackend
+from drivers.fake.backend import FakeTransactions
 from drivers.fake.state import refuse
 from drivers.nft_text import Listing, Told, creation, kinds_of
 from drivers.resources import (
@@ -21,26 +20,11 @@ from drivers.resources import (
 )
 
 
-class FakeNft(FakeBackend):
-    """The table ``inet weft`` and its elements. A batch is one transaction."""
+class FakeNft(FakeTransactions):
+    """The table ``inet weft`` and its elements."""
 
     name = "nft"
     table = TABLE_KEY
-
-    def apply(self, steps: Sequence[Step]) -> Mapping[Key, Exception]:
-        """Take the steps at once; if one is refused, none of them is taken, and then each by itself."""
-        with self.host.lock:
-            self.host.tick()
-            objects, faults = dict(self.host.objects), dict(self.host.faults)
-            try:
-                for step in steps:
-                    self.take(step)
-            except Exception:  # noqa: BLE001 - whatever a test injected
-                self.host.objects, self.host.faults = objects, faults
-                return super().apply(steps)
-            self.host.calls[f"{self.name} apply"] += 1
-            self.host.steps += steps
-        return {}
 
     def make(self, new: Resource) -> None:
         """Make the table, which keeps its elements when it is replaced, or an element of one of its sets or maps."""
