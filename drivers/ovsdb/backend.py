@@ -122,13 +122,13 @@ class OvsdbBackend:
         """
         client = self._synced()
         with client.changed:
-            numbers = client.ledger.ofports
+            ledger = client.ledger
             if not names:
-                return dict(numbers)
-            self._wait(client, lambda: all(map(client.is_numbered, names)))
-            if missing := sorted(name for name in names if name not in numbers):
-                raise HostFailure(f"port {missing[0]} has no number: {client.said_about(missing[0])}")
-            return {name: numbers[name] for name in names}
+                return dict(ledger.ofports)
+            self._wait(client, lambda: all(name in ledger.ofports or ledger.is_hopeless(name) for name in names))
+            if missing := sorted(name for name in names if name not in ledger.ofports):
+                raise HostFailure(f"port {missing[0]} has no number: {ledger.said_about(missing[0])}")
+            return {name: ledger.ofports[name] for name in names}
 
     def subscribe(self, ports: Callable[[frozenset[str]], None], restarted: Callable[[], None]) -> Callable[[], None]:
         """Tell of ports that got a number, another one, or lost theirs, and of starts of ovs-vswitchd: it has no flows.
@@ -219,7 +219,9 @@ class OvsdbBackend:
     def _explained(self, work: Work, silence: Unanswered) -> HostFailure:
         step = work.step
         if silence.who is Silence.DAEMON:
-            told = f"it is in the database, but ovs-vswitchd has not made it so in {self._patience:g} s: {silence.what}"
+            told = (
+                f"it is in the database, but ovs-vswitchd has not made it so in {self._patience:g} s: {silence.how_far}"
+            )
         elif silence.who is Silence.DATABASE:
             words = self._remote.refusal() or "it accepts a connection, and says nothing"
             told = f"ovsdb-server does not answer at {self._remote}: {words}"

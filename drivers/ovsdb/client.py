@@ -53,17 +53,17 @@ _BUMP: Final[Operation] = {
 class Silence(enum.Enum):
     """Who did not answer in time."""
 
-    DATABASE = "ovsdb-server"
-    DAEMON = "ovs-vswitchd"
-    NOBODY = "nobody has set the database up"
+    DATABASE = enum.auto()  # ovsdb-server
+    DAEMON = enum.auto()  # ovs-vswitchd
+    NOBODY = enum.auto()  # has ever set the database up
 
 
 class Unanswered(Exception):
-    """A step had no answer in time. ``what`` was waited for where that can be said."""
+    """A step had no answer in time from ``who``; ``how_far`` it had come by then, where that can be said."""
 
-    def __init__(self, who: Silence, what: str = "") -> None:
-        super().__init__(who, what)
-        self.who, self.what = who, what
+    def __init__(self, who: Silence, how_far: str = "") -> None:
+        super().__init__(who, how_far)
+        self.who, self.how_far = who, how_far
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,13 @@ class Work:
 
 
 class Client:
-    """The thread, from :meth:`start` until :meth:`close`; ``changed`` is notified after each change of the rows."""
+    """The thread, from :meth:`start` until :meth:`close`.
+
+    ``changed``     guards all that is here, and is notified after each change of the rows
+    ``synced``      the rows are what the database holds; while it is away they are what it held last
+    ``calls``       transactions so far
+    ``down_since``  when it went away, or when it was first looked for, by the monotonic clock
+    """
 
     def __init__(self, remote: Remote, marks: Marks, listeners: Listeners) -> None:
         self.reader = Reader(Rows(), marks)
@@ -91,6 +97,7 @@ class Client:
         self.changed = threading.Condition()
         self.synced = False
         self.calls = 0
+        self.stopping = False
         self.down_since = time.monotonic()
         self._remote = remote
         self._listeners = listeners
@@ -98,7 +105,6 @@ class Client:
         self._queue: deque[Work] = deque()
         self._sent: tuple[Sent, list[Work]] | None = None
         self._untaken: list[tuple[int, list[Work]]] = []  # by the ``next_cfg`` that ovs-vswitchd has to come up to
-        self.stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="weft-ovsdb", daemon=True)
 
@@ -121,22 +127,6 @@ class Client:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         os.close(self._wake)
-
-    def is_numbered(self, name: str) -> bool:
-        """Tell whether a port has a number, or never will as it is; ``changed`` is held."""
-        return name in self.ledger.ofports or self._error(name) != ""
-
-    def said_about(self, name: str) -> str:
-        """Return why a port has no number; ``changed`` is held."""
-        if name not in self.reader.rows.interfaces:
-            return "there is no such port"
-        return self._error(name) or "ovs-vswitchd has not looked at it yet"
-
-    def _error(self, name: str) -> str:
-        interface = self.reader.rows.interfaces.get(name)
-        if interface is None or interface.ofport is None or interface.ofport > 0:
-            return ""
-        return interface.error or "Open vSwitch could not make it, and does not say why"
 
     def submit(self, steps: Iterable[Step], patience: float) -> list[Work]:
         """Queue steps, which then are in one transaction as far as they fit."""
@@ -176,7 +166,8 @@ class Client:
             database.close()
             self._vswitchd.close()
             with self.changed:
-                self._lose()
+                if self.synced:
+                    self._lose()
                 self._again(self._sent[1] if self._sent else ())
                 self._sent = None
 
@@ -193,6 +184,8 @@ class Client:
             poller.fd_wait(self._vswitchd.connection, IN)
         if database is not None:
             database.wait(poller)
+        if self._sent is not None:
+            self._sent[0].wait(poller)
         poller.block()
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)

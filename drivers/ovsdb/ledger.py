@@ -56,6 +56,20 @@ class Ledger:
         names = {key.at[0] for key in keys}
         return Changed(frozenset(scopes), frozenset(name for name in names if self._number(name)))
 
+    def is_hopeless(self, name: str) -> bool:
+        """Tell whether ovs-vswitchd has given up on a port."""
+        interface = self._reader.rows.interfaces.get(name)
+        return interface is not None and interface.ofport is not None and interface.ofport <= 0
+
+    def said_about(self, name: str) -> str:
+        """Return why a port has no number."""
+        interface = self._reader.rows.interfaces.get(name)
+        if interface is None:
+            return "there is no such port"
+        if interface.ofport is None:
+            return "ovs-vswitchd has not looked at it yet"
+        return interface.error or "Open vSwitch could not make it, and does not say why"
+
     def _number(self, name: str) -> bool:
         """Note a port's number, and tell whether it is another one than before."""
         interface = self._reader.rows.interfaces.get(name)

@@ -92,6 +92,11 @@ class Sent:
         """Return what has become of it by now."""
         return _OUTCOMES.get(self._transaction.commit(), Outcome.REFUSED)
 
+    def wait(self, poller: Poller) -> None:
+        """Make the poller wake up if that is known already."""
+        if self.outcome() is not Outcome.OPEN:
+            poller.immediate_wake()
+
     def words(self) -> str:
         """Return why it was refused, in the words of ovsdb-server."""
         said = self._transaction.get_error()

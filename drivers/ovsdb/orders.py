@@ -29,7 +29,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "File exists": "another port has the same type, key and addresses",
     "Address already in use": "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`",
     "Address family not supported": "this build of Open vSwitch lacks it",
-    "Device or resource busy": "the link belongs to another bridge: see `ip link show`",
 }
 _LOG: Final = "ovs-vswitchd's log (/var/log/openvswitch/ovs-vswitchd.log) may say why"
 
