@@ -2,8 +2,9 @@
 
 ``remote`` finds the database, ``library`` speaks with it through python-ovs, ``rows`` is what it holds, ``reading``
 makes resources of that, ``orders`` makes operations of steps, ``client`` is the one thread that does it all, ``ledger``
-tells what others have changed, and ``backend`` is what the rest of weft sees. ``datapath`` chooses between the kernel's
-datapath and the one in userspace.
+tells what others have changed and ``listeners`` whom, ``vswitchd`` sees whether the daemon lives, and ``backend`` is
+what the rest of weft sees. ``datapath`` chooses between the kernel's datapath and the one in userspace. Why it is so
+stands in spec/decisions/0012-ovsdb.md.
 """
 
 from drivers.ovsdb.backend import PATIENCE, Health, OvsdbBackend

@@ -25,7 +25,7 @@ from drivers.errors import HostFailure
 from drivers.marks import Marks
 from drivers.ovsdb.ledger import Ledger
 from drivers.ovsdb.listeners import Listeners
-from drivers.ovsdb.orders import Operation, Progress, orders
+from drivers.ovsdb.orders import Operation, orders
 from drivers.ovsdb.poll import IN, Poller
 from drivers.ovsdb.reading import Reader
 from drivers.ovsdb.remote import Remote
@@ -68,12 +68,16 @@ class Unanswered(Exception):
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A step that somebody waits for, until a time by the monotonic clock."""
+    """A step that somebody waits for.
+
+    ``deadline``  until when, by the monotonic clock
+    ``rounds``    how many transactions it has had; ``alone``: the next one it is to have for itself
+    """
 
     step: Step
     deadline: float
     done: Future[None] = field(default_factory=Future)
-    progress: Progress = field(default_factory=Progress)
+    rounds: int = 0
     alone: bool = False
 
     def fail(self, error: Exception) -> None:
@@ -255,7 +259,7 @@ class Client:
         match outcome:
             case Outcome.DONE if root is not None:
                 for work in works:
-                    work.progress.rounds += 1
+                    work.rounds += 1
                 self._untaken.append((root.next_cfg, works))
             case Outcome.REFUSED if len(works) == 1:
                 (work,) = works
@@ -301,7 +305,7 @@ class Client:
     def _asked(self, work: Work, tag: str) -> Sequence[Operation] | None:
         """Return what is left to do about a step; ``None``: nothing, and whoever waits for it has been told."""
         try:
-            more = orders(self.reader, work.step, work.progress, tag)
+            more = orders(self.reader, work.step, work.rounds, tag)
         except Exception as error:  # noqa: BLE001 - it is for whoever waits
             work.fail(error)
             return None

@@ -8,7 +8,7 @@ was lost with a connection is simply asked for once more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -33,69 +33,60 @@ _HINTS: Final[Mapping[str, str]] = {
 _LOG: Final = "ovs-vswitchd's log (/var/log/openvswitch/ovs-vswitchd.log) may say why"
 
 
-@dataclass(slots=True)
-class Progress:
-    """What has been done about a step so far. ``made`` its object was made; ``rounds`` how often something was done."""
-
-    rounds: int = 0
-    made: bool = False
-
-
-def orders(reader: Reader, step: Step, progress: Progress, tag: str) -> Sequence[Operation] | None:
+def orders(reader: Reader, step: Step, rounds: int, tag: str) -> Sequence[Operation] | None:
     """Return the operations of the next transaction; ``None`` once the step is done.
 
-    ``tag`` makes the names of new rows its own within a transaction. Raises a :class:`WeftError` if it cannot be done,
-    or was and does not work.
+    ``rounds`` is how many transactions it has had by now; ``tag`` makes the names of new rows its own within one.
+    Raises a :class:`WeftError` if it cannot be done, or was and does not work.
     """
-    if progress.rounds >= _ROUNDS:
-        raise HostFailure(f"{step.key} is changed by somebody else as soon as weft has made it: {step}")
     found, ours = reader.seen(step.key), step.resource.scope
     match step.new:
         case None:
             gone = found is None or isinstance(found, Foreign) or found.scope != ours
-            return None if gone else _removal(reader, step.key)
+            more = None if gone else _removal(reader, step.key)
         case new if isinstance(found, Foreign):
             raise Conflict(f"{new.scope}: {new.key} is taken by {found.what}")
         case new if found is not None and found.scope != ours:
             raise Conflict(f"{new.scope}: {new.key} is taken by {found.scope}")
         case new if found == new:
-            return None
+            more = None
         case OvsBridge() as new:
-            return _bridge(reader, new, progress, tag)
+            more = _bridge(reader, new, rounds, tag)
         case OvsPort() as new:
-            return _port(reader, found, new, progress, tag)
+            more = _port(reader, found, new, rounds, tag)
         case _:
             raise InvalidRequest(f"{step.key} is not for Open vSwitch's database")
+    if more is not None and rounds >= _ROUNDS:
+        raise HostFailure(f"{ours}: {step.key} is changed by somebody else as soon as weft has made it: {step}")
+    return more
 
 
-def _bridge(reader: Reader, new: OvsBridge, progress: Progress, tag: str) -> Sequence[Operation]:
+def _bridge(reader: Reader, new: OvsBridge, rounds: int, tag: str) -> Sequence[Operation]:
     row = reader.rows.bridges.get(new.name)
     if row is None:
-        progress.made = True
         return _new_bridge(reader, new, tag)
     written = reader.written(new.key)
     if written is None or written.resource != new:
         return _changed_bridge(row, new)
-    if progress.rounds:
+    if rounds:
         raise _dead_bridge(reader, new)
     return LOOK_AGAIN
 
 
-def _port(reader: Reader, found: Resource | None, new: OvsPort, progress: Progress, tag: str) -> Sequence[Operation]:
+def _port(reader: Reader, found: Resource | None, new: OvsPort, rounds: int, tag: str) -> Sequence[Operation]:
     if new.type not in TUNNELS | {"", "internal"}:
         raise InvalidRequest(
             f"{new.key}: weft makes no port of type {new.type}: allowed are {', '.join(sorted(TUNNELS))} and internal"
         )
     row = reader.rows.ports.get(new.name)
     if row is None:
-        progress.made = True
         return _new_port(reader, new, tag)
-    if not progress.made and (not _keeps(found, new) or not reader.same_link(row)):
+    if not _keeps(found, new) or not reader.same_link(row):
         return _removal(reader, new.key)  # and in the next round it is made
     written = reader.written(new.key)
     if written is None or written.resource != new:
         return _changed_port(row, new)
-    if progress.rounds:
+    if rounds:
         raise _dead_port(reader, new)
     return LOOK_AGAIN
 
@@ -221,21 +212,18 @@ def _map(values: Mapping[str, str]) -> Sequence[object]:
 
 
 def _dead_bridge(reader: Reader, new: OvsBridge) -> HostFailure:
-    interface = reader.rows.interfaces.get(new.name)
-    said = interface.error if interface else ""
-    words = f"Open vSwitch says: {said}" if said else f"Open vSwitch does not say why; {_LOG}"
     hint = "; datapath type system needs the kernel module openvswitch" if new.datapath_type == "system" else ""
-    return HostFailure(f"{new.scope}: {new.key} has no datapath: {words}{hint} (by hand: {new})")
+    return HostFailure(f"{new.scope}: {new.key} has no datapath: {_said(reader, new.name)}{hint} (by hand: {new})")
 
 
 def _dead_port(reader: Reader, new: OvsPort) -> HostFailure:
-    interface = reader.rows.interfaces.get(new.name)
-    said = interface.error if interface else ""
-    if said:
-        hint = next((f": {hint}" for part, hint in _HINTS.items() if part in said), "")
-        words = f"Open vSwitch says: {said}{hint}"
-    elif reader.works(new.key):
-        words = f"link {new.name} was taken away as soon as Open vSwitch had it"
-    else:
-        words = f"Open vSwitch does not say why; {_LOG}"
-    return HostFailure(f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {words} (by hand: {new})")
+    said = _said(reader, new.name)
+    return HostFailure(f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {said} (by hand: {new})")
+
+
+def _said(reader: Reader, name: str) -> str:
+    interface = reader.rows.interfaces.get(name)
+    if interface is None or not interface.error:
+        return f"Open vSwitch does not say why; {_LOG}"
+    hint = next((f": {hint}" for part, hint in _HINTS.items() if part in interface.error), "")
+    return f"Open vSwitch says: {interface.error}{hint}"

@@ -19,10 +19,10 @@ TUNNELS: Final = frozenset({"geneve", "gre", "vxlan"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OvsBridge(Resource):
-    """A bridge of Open vSwitch that forwards by flows alone: ``fail_mode=secure``, and no controller by the way of it.
+    """A bridge of Open vSwitch that forwards by flows alone: ``fail_mode=secure``, without in-band control.
 
     ``datapath_type``  ``system`` (the kernel's module) or ``netdev`` (userspace)
-    ``mac``            of its own port; "": OVS picks one, and another whenever the ports change
+    ``mac``            of its own port; "": OVS picks one, and another one when the ports change
     ``sound``          False is only ever seen: it forwards without flows, or ovs-vswitchd has no datapath for it
     """
 

@@ -85,9 +85,7 @@ def steps() -> st.SearchStrategy[str | Resource | Key]:
     return st.one_of(st.sampled_from(every), st.sampled_from(sorted(WANTED)), st.sampled_from(sorted(MEDDLING)))
 
 
-@settings(
-    max_examples=15, deadline=None, phases=(Phase.generate,)
-)  # of a real switch, so no shrinking
+@settings(max_examples=15, deadline=None, phases=(Phase.generate,))  # on a real switch, so no shrinking
 @given(st.lists(steps(), min_size=1, max_size=12))
 def test_whatever_happens_it_is_as_it_is_wanted(
     world: tuple[Ovs, OvsdbBackend], walk: list[str | Resource | Key]
