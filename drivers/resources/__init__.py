@@ -29,6 +29,7 @@ from drivers.resources.nft import (
     bridge_element_key,
     element_key,
 )
+from drivers.resources.openflow import Flow, FlowEntry, FlowFence, flow, flow_key
 from drivers.resources.ovs import (
     OVS_BRIDGE,
     TUNNELS,
@@ -69,6 +70,9 @@ __all__ = [
     "Chain",
     "Element",
     "Fence",
+    "Flow",
+    "FlowEntry",
+    "FlowFence",
     "Foreign",
     "Forwarding",
     "Hold",
@@ -91,6 +95,8 @@ __all__ = [
     "bridge_element_key",
     "chain_key",
     "element_key",
+    "flow",
+    "flow_key",
     "hold_key",
     "jump_key",
     "link_key",
