@@ -1,0 +1,1 @@
+"""Flows, on the real Open vSwitch."""

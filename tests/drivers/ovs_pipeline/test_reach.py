@@ -1,0 +1,46 @@
+"""Who reaches whom over the pipeline, with real packets: every pair of a network, and nobody of another."""
+
+import os
+
+import pytest
+
+from drivers.ovs.model import TunnelKind
+from tests.drivers.ovs_pipeline.street import Street
+from tests.matrix.traffic import OPEN, PROTOCOLS, Knock
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are root's"),
+]
+
+
+def _pairs(street: Street) -> list[Knock]:
+    return [
+        Knock(one.spot, other.address(version), protocol, wanted=OPEN)
+        for one in street.of(1)
+        for other in street.of(1)
+        if one is not other
+        for version in (4, 6)
+        for protocol in PROTOCOLS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "underlay", "known"),
+    [
+        ("vxlan", 4, True),
+        ("vxlan", 4, False),
+        ("vxlan", 6, False),
+        ("geneve", 4, False),
+        ("geneve", 6, True),
+        ("gre", 4, True),
+        ("gre", 6, False),
+    ],
+)
+def test_every_pair_of_a_network_talks(kind: TunnelKind, underlay: int, *, known: bool) -> None:
+    with Street(2, kind, underlay) as street:
+        street.network(1)
+        for host in street.hosts:
+            for number in (1, 2):
+                street.container(host, 1, 10 * host.number + number, known=known).spot.serve()
+        assert not street.traffic.surprises(_pairs(street))
