@@ -71,6 +71,7 @@ class Garbled(ValueError):
 class Message(NamedTuple):
     """A message as it came in: ``body`` is what follows the header."""
 
+    version: int
     type: int
     xid: int
     body: bytes
@@ -115,7 +116,8 @@ _MORE: Final = 1  # OFPMPF_REPLY_MORE
 _TELL: Final = 0b11110  # OFPFMF_ADD | REMOVED | MODIFY | INSTRUCTIONS: what others do, with all of it
 _ALL_BITS: Final = (1 << 64) - 1
 
-_HELLO_BITMAP: Final = struct.pack("!HHI", 1, 8, 1 << VERSION)
+_VERSIONS: Final = struct.Struct("!HHI")
+_BITMAP: Final = 1  # OFPHET_VERSIONBITMAP
 _ERROR: Final = struct.Struct("!HH")
 _MULTIPART: Final = struct.Struct("!HH4x")
 _MATCH: Final = struct.Struct("!HH")
@@ -142,7 +144,7 @@ def message(kind: Type, xid: int, body: bytes = b"") -> bytes:
 
 def hello(xid: int) -> bytes:
     """Return the first message of a connection: this version and no other."""
-    return message(Type.HELLO, xid, _HELLO_BITMAP)
+    return message(Type.HELLO, xid, _VERSIONS.pack(_BITMAP, _VERSIONS.size, 1 << VERSION))
 
 
 def flows_request(xid: int) -> bytes:
@@ -201,15 +203,23 @@ def cut(buffer: bytearray) -> Iterator[Message]:
     at = 0
     try:
         while len(buffer) - at >= HEADER.size:
-            _, kind, length, xid = HEADER.unpack_from(buffer, at)
+            version, kind, length, xid = HEADER.unpack_from(buffer, at)
             if length < HEADER.size:
                 raise Garbled(f"a message of {length} bytes")
             if len(buffer) - at < length:
                 return
-            yield Message(kind, xid, bytes(buffer[at + HEADER.size : at + length]))
+            yield Message(version, kind, xid, bytes(buffer[at + HEADER.size : at + length]))
             at += length
     finally:
         del buffer[:at]
+
+
+def meets(greeting: Message) -> bool:
+    """Tell whether the other side speaks this version: by its bitmap, else by the newest version that it speaks."""
+    if not greeting.body:
+        return greeting.version >= VERSION
+    kind, _, bitmap = _unpack(_VERSIONS, greeting.body, 0)
+    return kind == _BITMAP and bool(bitmap & 1 << VERSION)
 
 
 def read_refusal(body: bytes) -> Refusal:

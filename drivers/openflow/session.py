@@ -19,7 +19,6 @@ from typing import Final
 from drivers.errors import HostFailure, Unsupported
 from drivers.openflow import messages
 from drivers.openflow.messages import Garbled, Message, Part, Type, Update
-from drivers.openflow.words import HELLO_FAILED
 
 PATIENCE: Final = 10.0
 """Seconds that ovs-vswitchd may take to answer: it does nothing else while it takes a large OVSDB transaction."""
@@ -125,14 +124,14 @@ class Session:
                 raise ConnectionResetError(f"{self._path} was closed")
             self._buffer += data
             for first in messages.cut(self._buffer):
-                if first.type == Type.ERROR and messages.read_refusal(first.body).type == HELLO_FAILED:
+                if first.type != Type.HELLO:
+                    raise HostFailure(f"{self._path} greeted with a message of type {first.type}")
+                if not messages.meets(first):
                     raise Unsupported(
-                        f"bridge {self._path.stem} does not speak OpenFlow 1.4; allow it with: "
+                        f"bridge {self._path.stem} may not speak OpenFlow 1.4; let it with: "
                         f"ovs-vsctl add bridge {self._path.stem} protocols OpenFlow14"
                     )
-                if first.type == Type.HELLO:
-                    return
-                raise HostFailure(f"{self._path} greeted with a message of type {first.type}")
+                return
 
     def _run(self) -> None:
         with suppress(OSError, Garbled):  # whatever it was: a new session starts from what is there

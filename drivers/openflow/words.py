@@ -7,8 +7,6 @@ from typing import Final
 
 from drivers.openflow.messages import Refusal
 
-HELLO_FAILED: Final = 0
-
 _TYPES: Final[Mapping[int, str]] = {
     0: "the versions do not meet",
     1: "it does not know the request",

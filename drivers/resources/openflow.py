@@ -50,11 +50,11 @@ class Flow(Resource):
         return ",".join(filter(None, (f"table={self.table}", f"priority={self.priority}", self.match)))
 
     def __str__(self) -> str:
-        return f"ovs-ofctl add-flow {self.bridge} '{self._where},actions={self.actions}'"
+        return f"ovs-ofctl -O OpenFlow14 add-flow {self.bridge} '{self._where},actions={self.actions}'"
 
     def undo(self) -> str:
         """Return the line that removes it."""
-        return f"ovs-ofctl --strict del-flows {self.bridge} '{self._where}'"
+        return f"ovs-ofctl -O OpenFlow14 --strict del-flows {self.bridge} '{self._where}'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
