@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -63,7 +64,7 @@ def encode(text: str, number: Number) -> bytes:
     if text == DROP:
         return b""
     parts = _PART.findall(text)
-    if ",".join(parts) != text:
+    if not parts or ",".join(parts) != text:
         raise InvalidRequest(f"these are no actions of a flow: {text}")
     body = b"".join(_output(part, number) if part.startswith("output:") else _encoded(part) for part in parts)
     return _INSTRUCTION.pack(_APPLY, _INSTRUCTION.size + len(body)) + body
@@ -104,7 +105,9 @@ def _encoded(part: str) -> bytes:
     if part == IN_PORT:
         return _OUTPUT_BODY.pack(_OUTPUT, _OUTPUT_BODY.size, IN_PORT_NUMBER, 0)
     found = _ONE.fullmatch(part)
-    data = _ENCODE[found["verb"]](found["rest"]) if found and found["verb"] in _ENCODE else b""
+    data = b""
+    with suppress(struct.error):  # a number that is too large
+        data = _ENCODE[found["verb"]](found["rest"]) if found and found["verb"] in _ENCODE else b""
     if not data:
         raise InvalidRequest(f"no flow of ours does {part}")
     return data

@@ -16,7 +16,7 @@ from typing import Final
 
 from drivers.model import Address
 from drivers.ovs.source import ADVERTISEMENT, SOLICITATION, UNSPECIFIED
-from drivers.ovs.tables import NETWORK, Board, Table
+from drivers.ovs.tables import Board, Table
 from drivers.resources import Resource
 from drivers.resources.flow_text import (
     BROADCAST,
@@ -47,28 +47,35 @@ def otherwise(board: Board) -> Iterator[Resource]:
 
 
 def answers(
-    board: Board, asked: dict[str, Value], mac: str, addresses: Sequence[Address], *owner: str, answers_nd: bool
+    board: Board,
+    asked: dict[str, Value],
+    mac: str,
+    addresses: Sequence[Address],
+    *owner: str,
+    answers_nd: bool,
+    priority: int = 50,
 ) -> Iterator[Resource]:
     """Yield an endpoint's part.
 
-    ``asked``  in which network, perhaps from where
-    ``owner``  the actions that bring a packet to the endpoint
+    ``asked``     in which network, perhaps from where
+    ``owner``     the actions that bring a packet to the endpoint
+    ``priority``  of an answer; a question that is passed on has 10 less
     """
     for address in addresses:
         if isinstance(address, IPv4Address):
-            yield _arp(board, asked, mac, address)
+            yield _arp(board, priority, asked, mac, address)
         else:
             question = match("icmp6", **asked, icmp_type=SOLICITATION, nd_target=address)
-            yield board.flow(Table.ANSWER, 40, question, *owner)
+            yield board.flow(Table.ANSWER, priority - 10, question, *owner)
             if answers_nd:
-                yield from _nd(board, asked, mac, address)
+                yield from _nd(board, priority, asked, mac, address)
 
 
-def _arp(board: Board, asked: dict[str, Value], mac: str, address: IPv4Address) -> Resource:
+def _arp(board: Board, priority: int, asked: dict[str, Value], mac: str, address: IPv4Address) -> Resource:
     question = match("arp", **asked, dl_dst=BROADCAST, arp_op=_REQUEST, arp_tpa=address)
     return board.flow(
         Table.ANSWER,
-        50,
+        priority,
         question,
         move("dl_src", "dl_dst"),
         set_field("dl_src", mac),
@@ -81,11 +88,10 @@ def _arp(board: Board, asked: dict[str, Value], mac: str, address: IPv4Address) 
     )
 
 
-def _nd(board: Board, asked: dict[str, Value], mac: str, address: IPv6Address) -> Iterator[Resource]:
-    target = {"nd_target": address}
+def _nd(board: Board, priority: int, asked: dict[str, Value], mac: str, address: IPv6Address) -> Iterator[Resource]:
     yield board.flow(
         Table.ANSWER,
-        50,
+        priority,
         match(
             "icmp6",
             **asked,
@@ -99,8 +105,8 @@ def _nd(board: Board, asked: dict[str, Value], mac: str, address: IPv6Address) -
     )
     yield board.flow(
         Table.ANSWER_ND,
-        50,
-        match("icmp6", **{NETWORK: asked[NETWORK]}, icmp_type=ADVERTISEMENT, **target),
+        priority,
+        match("icmp6", **asked, icmp_type=ADVERTISEMENT, nd_target=address),
         move("dl_src", "dl_dst"),
         set_field("dl_src", mac),
         move("ipv6_src", "ipv6_dst"),

@@ -85,7 +85,8 @@ def remote(switch: Switch, segment: Segment, at: Remote) -> tuple[Resource, ...]
     """Return the flows of an endpoint that is known to be on another host; none if that host is not a peer.
 
     It is answered for, and reached, for containers only: the host itself cannot reach what is behind another host's
-    gateway (facts/network.md 10), and is told so by nobody answering.
+    gateway (facts/network.md 10), and is told so by nobody answering. An endpoint on this host comes before one with
+    the same address elsewhere: the other may be gone, and the news of it still on the way.
     """
     if segment.tunnel is None or at.peer not in (peer.address for peer in segment.tunnel.peers):
         return ()
@@ -93,8 +94,8 @@ def remote(switch: Switch, segment: Segment, at: Remote) -> tuple[Resource, ...]
     asked: dict[str, Value] = {NETWORK: segment.number, ORIGIN: FROM_CONTAINER}
     reach = tunnel.to_peer(at.peer)
     return (
-        *answers.answers(board, asked, at.mac, at.addresses, *reach, answers_nd=switch.answers_nd),
-        board.flow(Table.DESTINATION, 50, match(**asked, dl_dst=at.mac), *reach),
+        *answers.answers(board, asked, at.mac, at.addresses, *reach, answers_nd=switch.answers_nd, priority=45),
+        board.flow(Table.DESTINATION, 45, match(**asked, dl_dst=at.mac), *reach),
     )
 
 
