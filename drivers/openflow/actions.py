@@ -28,8 +28,8 @@ from drivers.openflow.fields import (
     read,
     read_plain_header,
     size,
+    split,
     tlv,
-    tlvs,
     write,
 )
 from drivers.openflow.learning import NICIRA, padded
@@ -52,7 +52,7 @@ _RESUBMIT_BODY: Final = struct.Struct("!HHIHHB3x")
 _MOVE_BODY: Final = struct.Struct("!HHIHHHH")
 _NICIRA_HEAD: Final = struct.Struct("!HHIH")
 
-_REMEMBERED: Final = 4096  # the same actions come again and again
+_REMEMBERED: Final = 2048  # the same actions come again and again
 _PART: Final = re.compile(r"(?:[^,()]|\([^()]*\))+")
 _ONE: Final = re.compile(r"(?P<verb>[a-z_]+)[:(](?P<rest>.*)")
 _MOVED: Final = re.compile(r"(\w+)\[\]->(\w+)\[\]")
@@ -161,7 +161,7 @@ def _decoded_rest(data: bytes) -> str:
 
 def _decoded_set_field(data: bytes) -> str:
     length = data[_ACTION.size + 3]
-    ((header, value, mask),) = tlvs(data[_ACTION.size : _ACTION.size + 4 + length])
+    header, value, mask = split(data[_ACTION.size : _ACTION.size + 4 + length])
     field = BY_HEADER.get(header)
     if field is None or mask or not field.assigned:
         return _unknown(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -27,6 +27,8 @@ _BASIC: Final = 0x8000
 _NXM0: Final = 0
 _NXM1: Final = 1
 _OVS: Final = 0x1000  # class of nd_reserved and nd_options_type, OVS 2.12
+LATE: Final = _OVS.to_bytes(2, "big")
+"""The beginning of fields that come after all others: they need the protocol, and their class would put them first."""
 
 ETH_TYPE: Final[Header] = (_BASIC, 5)
 IP_PROTO: Final[Header] = (_BASIC, 10)
@@ -112,23 +114,25 @@ def read_plain_header(data: bytes, at: int) -> Field | None:
     return BY_WIDE_HEADER.get((kind, number >> 1))
 
 
-def tlvs(data: bytes) -> Iterator[Tlv]:
-    """Yield the fields of a match. Raises ``struct.error`` if it is cut short."""
+def pieces(data: bytes) -> list[bytes]:
+    """Cut a match into its fields. Raises ``ValueError`` if it is cut short."""
+    found = []
     at = 0
     while at < len(data):
-        kind, number, length = _HEADER.unpack_from(data, at)
-        at += _HEADER.size
-        value = data[at : at + length]
-        if len(value) < length:
-            raise struct.error("a field was cut short")
-        at += length
-        half = length // 2 if number & 1 else length
-        yield (kind, number >> 1), value[:half], value[half:]
+        end = at + _HEADER.size + data[at + 3] if at + 3 < len(data) else len(data) + 1
+        if end > len(data):
+            raise ValueError("a match was cut short")
+        found.append(data[at:end])
+        at = end
+    return found
 
 
-def turn(one: Tlv) -> tuple[bool, Header]:
-    """Return a field's place: what a field needs in order to be looked at comes before it, or OVS refuses the match."""
-    return one[0][0] == _OVS, one[0]
+def split(piece: bytes) -> Tlv:
+    """Return header, value and mask of one field."""
+    kind, number, length = _HEADER.unpack_from(piece)
+    half = length // 2 if number & 1 else length
+    value = piece[_HEADER.size :]
+    return (kind, number >> 1), value[:half], value[half:]
 
 
 def write(field: Field, text: str, number: Number) -> bytes:

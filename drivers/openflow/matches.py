@@ -1,8 +1,10 @@
-"""A match: the text of a flow's key to the bytes that the switch knows it by, and back."""
+"""A match: the text of a flow's key to the bytes that the switch knows it by, and back.
+
+The bytes are cut into pieces, one per field, and pieces are remembered: the same ones come again and again.
+"""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
@@ -13,18 +15,19 @@ from drivers.openflow.fields import (
     ETH_TYPE,
     HEADERS,
     IP_PROTO,
+    LATE,
     Name,
     Number,
-    Tlv,
+    pieces,
     read,
+    split,
     tlv,
-    tlvs,
-    turn,
     write,
 )
+from drivers.openflow.messages import Garbled
 from drivers.resources.flow_text import FIELDS
 
-_REMEMBERED: Final = 4096  # the same fields come again and again
+_REMEMBERED: Final = 2048  # pieces
 
 _ICMPV6: Final = bytes([58])
 _PROTOCOLS: Final[Mapping[str, tuple[bytes, bytes]]] = {
@@ -34,8 +37,10 @@ _PROTOCOLS: Final[Mapping[str, tuple[bytes, bytes]]] = {
     "icmp6": (b"\x86\xdd", _ICMPV6),
 }
 _NAMES: Final = {told: name for name, told in _PROTOCOLS.items()}
-_PLACES: Final = {name: place for place, name in enumerate(FIELDS)}
-_PORT: Final = HEADERS["in_port"]
+_TURNS: Final = {name: turn for turn, name in enumerate(FIELDS)}
+_PORT: Final = FIELDS["in_port"]
+_PORT_PIECE: Final = tlv(HEADERS["in_port"], bytes(4))[:4]
+_PROTOCOL_TURNS: Final = {ETH_TYPE: -2, IP_PROTO: -1}
 
 
 class Unreadable(ValueError):
@@ -43,14 +48,22 @@ class Unreadable(ValueError):
 
 
 def canonical(data: bytes) -> bytes:
-    """Return the same match in our order: OVS keeps another one."""
-    return b"".join(tlv(*one) for one in sorted(tlvs(data), key=turn))
+    """Return the same match in our order: OVS keeps another one. Raises Garbled if it is cut short."""
+    try:
+        return _joined(pieces(data))
+    except ValueError as why:
+        raise Garbled(f"{why}") from None
 
 
 def encode(text: str, number: Number) -> bytes:
-    """Return a match in canonical order. Raises InvalidRequest, or what ``number`` raises."""
-    parts = [one for part in filter(None, text.split(",")) for one in _encoded(part, number)]
-    return b"".join(tlv(*one) for one in sorted(parts, key=turn))
+    """Return a match in our order. Raises InvalidRequest, or what ``number`` raises."""
+    parts: list[bytes] = []
+    for part in filter(None, text.split(",")):
+        if part.startswith("in_port="):
+            parts.append(_PORT_PIECE + write(_PORT, part.partition("=")[2], number))
+        else:
+            parts += _encoded(part)
+    return _joined(parts)
 
 
 def decode(data: bytes, name: Name) -> str:
@@ -58,52 +71,58 @@ def decode(data: bytes, name: Name) -> str:
     eth_type = ip_proto = b""
     told: list[tuple[int, str]] = []
     try:
-        for header, value, mask in tlvs(data):
-            match header:
-                case _ if header == ETH_TYPE:
-                    eth_type = value
-                case _ if header == IP_PROTO:
-                    ip_proto = value
-                case _ if header == _PORT:
-                    told.append((_PLACES["in_port"], f"in_port={read(FIELDS['in_port'], value, name)}"))
-                case _:
-                    told.append(_decoded(header, value, mask))
-    except (KeyError, ValueError, struct.error) as why:
+        for piece in pieces(data):
+            if piece.startswith(_PORT_PIECE):
+                told.append((_TURNS["in_port"], f"in_port={read(_PORT, piece[4:], name)}"))
+                continue
+            turn, text, value = _decoded(piece)
+            if turn >= 0:
+                told.append((turn, text))
+            elif turn == _PROTOCOL_TURNS[ETH_TYPE]:
+                eth_type = value
+            else:
+                ip_proto = value
+    except (KeyError, ValueError) as why:
         raise Unreadable(f"a match that weft never writes: {why}") from None
     protocol = _NAMES.get((eth_type, ip_proto))
     if protocol is None and (eth_type or ip_proto):
         raise Unreadable("a match of a protocol that weft never names")
-    return ",".join((*((protocol,) if protocol else ()), *(text for _, text in sorted(told))))
+    told.sort()
+    return ",".join((*((protocol,) if protocol else ()), *(text for _, text in told)))
 
 
-def _encoded(part: str, number: Number) -> tuple[Tlv, ...]:
-    return _encoded_port(part, number) if part.startswith("in_port=") else _encoded_field(part)
-
-
-def _encoded_port(part: str, number: Number) -> tuple[Tlv, ...]:
-    return ((_PORT, write(FIELDS["in_port"], part.partition("=")[2], number), b""),)
+def _joined(parts: list[bytes]) -> bytes:
+    """Put pieces in order: what a field needs in order to be looked at must come before it."""
+    parts.sort(key=lambda piece: (piece.startswith(LATE), piece))
+    return b"".join(parts)
 
 
 @lru_cache(_REMEMBERED)
-def _encoded_field(part: str) -> tuple[Tlv, ...]:
+def _encoded(part: str) -> tuple[bytes, ...]:
     if part in _PROTOCOLS:
         eth_type, ip_proto = _PROTOCOLS[part]
-        return ((ETH_TYPE, eth_type, b""), *(((IP_PROTO, ip_proto, b""),) if ip_proto else ()))
+        return (tlv(ETH_TYPE, eth_type), *((tlv(IP_PROTO, ip_proto),) if ip_proto else ()))
     name, _, text = part.partition("=")
     if name not in FIELDS:
         raise InvalidRequest(f"no flow of ours matches {part}")
     field = FIELDS[name]
     value, _, mask = (text, "", "") if field.form == "tag" else text.partition("/")
-    return ((HEADERS[name], write(field, value, _nobody), write(field, mask, _nobody) if mask else b""),)
+    return (tlv(HEADERS[name], write(field, value, _nobody), write(field, mask, _nobody) if mask else b""),)
 
 
 @lru_cache(_REMEMBERED)
-def _decoded(header: tuple[int, int], value: bytes, mask: bytes) -> tuple[int, str]:
+def _decoded(piece: bytes) -> tuple[int, str, bytes]:
+    """Return a piece's turn in the text, its text, and its value; the protocol's pieces have no text of their own."""
+    header, value, mask = split(piece)
+    if header in _PROTOCOL_TURNS:
+        if mask:
+            raise ValueError("a mask on the protocol")
+        return _PROTOCOL_TURNS[header], "", value
     field = BY_HEADER[header]
     if mask and field.form != "mac":
         raise ValueError(f"a mask on {field.name}")
     told = "/".join(read(field, one, _unknown) for one in (value, mask) if one)
-    return _PLACES[field.name], f"{field.name}={told}"
+    return _TURNS[field.name], f"{field.name}={told}", value
 
 
 def _nobody(name: str) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from drivers.errors import HostFailure
+
 VERSION: Final = 5
 HEADER: Final = struct.Struct("!BBHI")  # version, type, length, transaction
 
@@ -64,8 +66,11 @@ class Event(IntEnum):
     RESUMED = 6
 
 
-class Garbled(ValueError):
+class Garbled(HostFailure):
     """Bytes that are no message of OpenFlow 1.4."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"ovs-vswitchd said what is no OpenFlow 1.4: {what}")
 
 
 class Message(NamedTuple):

@@ -92,7 +92,11 @@ class Switch:
                 return {}
             self._catch_up(session)
             self._ports.look_again()
-            found = [(key, place, entry) for key in keys if (place := self._place(key)) and (entry := self._at(place))]
+            found = [
+                (key, place, entry)
+                for key in keys
+                if (place := self._place(key)) is not None and (entry := self._mirror.get(place)) is not None
+            ]
             if any(self._cookies.known(entry.cookie) is None for _, _, entry in found):
                 self._cookies.refresh()
             return {key: self._seen(key, place, entry) for key, place, entry in found}
@@ -110,14 +114,13 @@ class Switch:
 
     def _ours(self) -> Iterator[tuple[Key, Resource]]:
         for place, entry in self._mirror:
-            if self._cookies.read(entry.cookie, place, entry.instructions) is None:
+            scope = self._cookies.read(entry.cookie, place, entry.instructions)
+            if scope is None:
                 continue
             with suppress(matches.Unreadable):  # not of our making, whatever its cookie says
                 match = matches.decode(place.match, self._ports.name)
                 key = flow_key(self._bridge, place.table, place.priority, match)
-                seen = self._seen(key, place, entry)
-                if isinstance(seen, Resource):
-                    yield key, seen
+                yield key, flow(key, scope, actions.decode(entry.instructions, self._ports.name))
 
     def look(self) -> None:
         """Connect if that is possible now, and tell what others changed."""
@@ -132,16 +135,16 @@ class Switch:
             return Foreign(key, f"a flow with cookie {entry.cookie:#x}, which is not this weft's")
         return flow(key, scope, actions.decode(entry.instructions, self._ports.name))
 
-    def _at(self, place: Place) -> Entry | None:
-        return self._mirror.get(place)
-
     def _place(self, key: Key) -> Place | None:
-        """Return where a key is, ``None`` if it names an interface that never had a number."""
+        """Return where a key is, or was last; ``None`` if it names an interface that never had a number."""
         try:
-            match = matches.encode(key.at[3], self._ports.number_at_last)
+            return self._at(key, self._ports.number_at_last)
         except NoPort:
             return None
-        return Place(int(key.at[1]), int(key.at[2]), match)
+
+    def _at(self, key: Key, number: Callable[[str], int]) -> Place:
+        _, table, priority, match = key.at
+        return Place(int(table), int(priority), matches.encode(match, number))
 
     # -- what is changed --------------------------------------------------------------------------------------------
 
@@ -170,8 +173,8 @@ class Switch:
 
     def _change(self, step: Step) -> _Change | None:
         """Return what is to be done for a step, ``None`` if it is done already."""
-        place = self._place(step.key)
-        there = self._at(place) if place is not None else None
+        place = self._place(step.key) if step.new is None else self._at(step.key, self._ports.number)
+        there = self._mirror.get(place) if place is not None else None
         found = self._seen(step.key, place, there) if place is not None and there is not None else None
         match step.new:
             case None:
@@ -181,9 +184,7 @@ class Switch:
                 return None
             case Flow() as new if isinstance(found, Foreign) or (found and found.scope != new.scope):
                 raise Conflict(f"{new.scope}: {new.key} is taken by {_holder(found)}")
-            case Flow() as new:
-                match = matches.encode(new.match, self._ports.number)
-                place = Place(new.table, new.priority, match)
+            case Flow() as new if place is not None:
                 instructions = actions.encode(new.actions, self._ports.number)
                 cookie = self._cookies.write(new.scope, place, instructions)
                 return _Change(step, place, cookie, Entry(cookie, instructions))
@@ -236,7 +237,7 @@ class Switch:
             self._session = None
         try:
             session = Session(self._path, self._heard)
-        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+        except (FileNotFoundError, ConnectionError):
             return None
         except OSError as why:
             raise HostFailure(f"{self._path} cannot be opened: {why.strerror or why}") from None
