@@ -1,7 +1,8 @@
 """The backend of flows on the real Open vSwitch: what it changes, and what it leaves alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -11,9 +12,23 @@ from drivers.errors import Conflict, HostFailure, InvalidRequest, Unsupported
 from drivers.openflow import messages
 from drivers.openflow.backend import OpenFlowBackend
 from drivers.openflow.marks import ORPHANS, Cookies
+from drivers.openflow.session import Session
+from drivers.ovs import pipeline
 from drivers.resources import HOST, Foreign, Resource, Scope, flow, flow_key, scope_of
 from tests.drivers.openflow.ovs import BRIDGE, Ovs
-from tests.drivers.openflow.world import ENDPOINT, GATEWAY_PORT, MARKS, NETWORK, OTHER_PORT, PORT, applied, one
+from tests.drivers.openflow.world import (
+    ENDPOINT,
+    GATEWAY_PORT,
+    HERE,
+    MARKS,
+    NETWORK,
+    OTHER_PORT,
+    PORT,
+    SEGMENT,
+    SWITCH,
+    applied,
+    one,
+)
 from tests.netns import private_netns
 
 pytestmark = pytest.mark.kernel
@@ -59,6 +74,38 @@ def test_a_batch_is_one_message_to_the_switch(backend: OpenFlowBackend) -> None:
         calls = backend.calls
         applied(backend, *(one(31, f"reg0={each:#x}", priority=number) for each in range(number)))
         assert backend.calls == calls + 1
+
+
+def test_a_container_costs_the_same_among_many(
+    backend: OpenFlowBackend, converger: Converger, ovs: Ovs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two questions to the switch, of the same length, and not one look at what others have."""
+    asked: list[int] = []
+    numbers: dict[str, int] = {}
+    backend._switches[BRIDGE]._ports._ofport = lambda name: numbers.setdefault(name, 1000 + len(numbers))
+    original = Session.ask
+
+    def ask(session: Session, what: Sequence[bytes], patience: float = 1) -> tuple[list[messages.Message], int]:
+        asked.append(len(b"".join(what)))
+        return original(session, what, patience)
+
+    monkeypatch.setattr(Session, "ask", ask)
+    told = []
+    for number in range(2, 303):
+        at = replace(
+            HERE,
+            id=f"e{number}",
+            port=f"wfh{number}",
+            slot=number,
+            mac=f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
+            addresses=(ip_address("10.1.4.0") + number, ip_address("fd01::1:0") + number),
+        )
+        plan = pipeline.endpoint(SWITCH, SEGMENT, at)
+        asked.clear()
+        converger.converge(plan[0].scope, plan)
+        told.append(list(asked))
+    assert told[10] == told[300]
+    assert len(told[10]) == 2
 
 
 def test_another_process_finds_the_same(backend: OpenFlowBackend, reborn: OpenFlowBackend) -> None:

@@ -179,6 +179,15 @@ class Street:
                 plan = pipeline.remote(self.switch, host.segments[container.network], there)
                 host.converge(scope_of(f"n{container.network}", at.id), plan)
 
+    def plan_all(self, host: Host) -> None:
+        """Bring all flows of a host to what is wanted, as after a restart of its Open vSwitch."""
+        host.converge(HOST, pipeline.host(self.switch))
+        for number, segment in host.segments.items():
+            self.plan_network(host, number)
+            for one in host.containers:
+                if one.network == number:
+                    host.converge(scope_of(segment.id, one.at.id), pipeline.endpoint(self.switch, segment, one.at))
+
     def without_peer(self, host: Host, network: int, gone: Host) -> None:
         """Let a host forget a peer."""
         segment = host.segments[network]

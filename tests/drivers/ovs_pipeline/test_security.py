@@ -48,12 +48,11 @@ Cases = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def street() -> Iterator[Street]:
-    """Yield two hosts, two containers of a network on each."""
-    with Street(2, "geneve") as street:
+    """Yield three hosts, with containers of one network: two on the first, one on each of the others."""
+    with Street(3, "geneve") as street:
         street.network(1)
-        for host in street.hosts:
-            for number in (1, 2):
-                street.container(host, 1, 10 * host.number + number).spot.serve()
+        for number, host in ((1, 0), (2, 0), (1, 1), (1, 2)):
+            street.container(street.hosts[host], 1, 10 * (host + 1) + number).spot.serve()
         everybody = [
             Knock(one.spot, other.address(4), "icmp", wanted=OPEN)
             for one in street.containers
@@ -148,7 +147,7 @@ def test_nobody_hears_a_container_that_is_somebody_else(street: Street) -> None:
     def deaf() -> list[str]:
         return [
             f"{ear.name}: {case}"
-            for ear in ears[:-2]  # the other host's gateway port hears nothing from here, the wire hears it in a tunnel
+            for ear in ears[:-3]  # the other hosts' gateway ports hear nothing from here, the wire hears it in tunnels
             for case, token in zip(honest, good, strict=True)
             if token not in ear.listen().heard
         ]
