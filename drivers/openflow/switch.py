@@ -143,6 +143,8 @@ class Switch:
             return None
 
     def _at(self, key: Key, number: Callable[[str], int]) -> Place:
+        if key.kind != "flow":
+            raise InvalidRequest(f"{key} is not a flow")
         _, table, priority, match = key.at
         return Place(int(table), int(priority), matches.encode(match, number))
 
@@ -168,7 +170,7 @@ class Switch:
             try:
                 self._commit(session, changes, failures)
             except WeftError as failure:
-                failures |= dict.fromkeys((change.step.key for change in changes), failure)
+                failures = dict.fromkeys((change.step.key for change in changes), failure) | failures
             return failures
 
     def _change(self, step: Step) -> _Change | None:
@@ -193,26 +195,26 @@ class Switch:
 
     def _commit(self, session: Session, changes: list[_Change], failures: dict[Key, Exception]) -> None:
         """Make the changes, all at once; what the switch refuses is noted, and the rest is tried again without it."""
-        while changes:
-            by_xid = {session.xid(): change for change in changes}
+        left = {session.xid(): change for change in changes}
+        while left:
             bundle = next(self._bundles)
             asked = [
                 messages.bundle_control(session.xid(), bundle, Bundle.OPEN),
-                *(messages.bundled(bundle, change.message(xid)) for xid, change in by_xid.items()),
+                *(messages.bundled(bundle, change.message(xid)) for xid, change in left.items()),
                 messages.bundle_control(session.xid(), bundle, Bundle.COMMIT),
             ]
-            answers, before = self._ask(session, asked, PATIENCE + _PER_FLOW * len(changes))
+            answers, before = self._ask(session, asked, PATIENCE + _PER_FLOW * len(left))
             self._follow(session, before)
-            refused = {by_xid[xid]: why for xid, why in _refusals(answers) if xid in by_xid}
-            failures |= {change.step.key: _refused(change.step, why) for change, why in refused.items()}
-            changes = [change for change in changes if change not in refused]
+            refused = {xid: why for xid, why in _refusals(answers) if xid in left}
+            failures |= {left[xid].step.key: _refused(left[xid].step, why) for xid, why in refused.items()}
+            left = {xid: change for xid, change in left.items() if xid not in refused}
             if _committed(answers):
-                for change in changes:
+                for change in left.values():
                     self._note(change)
                 return
             if not refused:
                 why = next((explain(why) for _, why in _refusals(answers)), "it did not say why")
-                raise HostFailure(f"bridge {self._bridge} took none of {len(changes)} flows: {why}")
+                raise HostFailure(f"bridge {self._bridge} took none of {len(left)} flows: {why}")
 
     def _note(self, change: _Change) -> None:
         if change.entry is None:

@@ -14,7 +14,7 @@ from drivers.openflow.backend import OpenFlowBackend
 from drivers.openflow.marks import ORPHANS, Cookies
 from drivers.openflow.session import Session
 from drivers.ovs import pipeline
-from drivers.resources import HOST, Foreign, Resource, Scope, flow, flow_key, scope_of
+from drivers.resources import HOST, Bridge, Foreign, Resource, Scope, flow, flow_key, link_key, scope_of
 from tests.drivers.openflow.ovs import BRIDGE, Ovs
 from tests.drivers.openflow.world import (
     ENDPOINT,
@@ -264,7 +264,7 @@ def test_an_interface_with_a_new_number_gets_its_flows_again(
     applied(backend, entry, reach)
     old = ovs.ofport(PORT)
     ovs.remove_port(PORT)
-    ovs.add_port(OTHER_PORT + "0")
+    ovs.add_port("wfh222222222222")
     new = ovs.add_port(PORT, "type=internal", "ofport_request=77")
     assert new != old
     seen = backend.survey()
@@ -309,6 +309,11 @@ def test_text_that_is_not_ours_reaches_no_switch(backend: OpenFlowBackend, ovs: 
         backend.observe([wanted.key])
     assert isinstance(backend.apply([Step(None, wanted)])[wanted.key], InvalidRequest)
     assert not ovs.flows()
+
+
+def test_what_is_no_flow_is_refused(backend: OpenFlowBackend) -> None:
+    link = Bridge(key=link_key(BRIDGE), scope=HOST)
+    assert isinstance(backend.apply([Step(None, link)])[link.key], InvalidRequest)
 
 
 def test_a_bridge_that_is_not_ours_is_refused(backend: OpenFlowBackend) -> None:

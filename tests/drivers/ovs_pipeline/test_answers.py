@@ -20,7 +20,7 @@ from tests.drivers.ovs_pipeline.frames import (
     say,
     solicited,
 )
-from tests.drivers.ovs_pipeline.street import Container, Street
+from tests.drivers.ovs_pipeline.street import GATEWAY_MAC, Container, Street
 from tests.lab.wait import await_
 from tests.matrix.traffic import BOUND, OPEN, Knock
 from tests.netns import sh, sysctl
@@ -154,3 +154,16 @@ def test_two_who_claim_one_address_find_out() -> None:
                 "the duplicate to be found",
             )
         assert one.address(6) == same.address(6)
+
+
+def test_a_probe_by_the_host_is_heard_by_the_owner() -> None:
+    street, one, two, _ = _street(answers_nd=True)
+    with street:
+        ears = [Ear.at(each.spot, "eth0") for each in (one, two)]
+        group = solicited(two.address(6))
+        probes = [
+            frame(GATEWAY_MAC, EVERYBODY, ARP, arp(GATEWAY_MAC, "0.0.0.0", two.address(4))),  # noqa: S104 - RFC 5227
+            frame(GATEWAY_MAC, group_mac(group), IPV6, nd(NS, "::", group, two.address(6))),
+        ]
+        asked = say(street.hosts[0].spot, f"wfg{1:012x}", probes)
+        await_(lambda: all(set(asked) <= ear.listen().heard.keys() for ear in ears), BOUND, "all to be asked")
