@@ -7,6 +7,7 @@ pipeline the planner: the host's flows, a network's, an endpoint's
 source   a port's own addresses: what a container may say that it is
 answers  ARP and neighbour discovery, answered by flows
 members  a list of ports or peers that flows can walk: one element each
-gateway  what is never to be seen in a tunnel
+gateway  the host's place in a network, and that it is never seen in a tunnel
+tunnel   other hosts: who may send, whom to send to, where a MAC was seen
 ======== ===========================================================================================================
 """

@@ -9,8 +9,9 @@ import ctypes
 import fcntl
 import socket
 import struct
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
@@ -23,11 +24,14 @@ from drivers.ovs import pipeline
 from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel, TunnelKind
 from drivers.resources import HOST, Resource, Scope, scope_of
 from tests.drivers.openflow.ovs import Ovs
+from tests.drivers.ovs_pipeline.frames import ARP, EVERYBODY, Ear, arp, frame, mac, say
+from tests.lab.wait import WaitedInVainError, await_
 from tests.matrix.traffic import Spot, Traffic
 from tests.netns import Netns, sh, sysctl
 
-GATEWAY_MAC: Final = "02:00:00:00:00:01"
-GATEWAY: Final = (ip_address("10.1.0.1"), ip_address("fd01::1"))
+GATEWAY_MAC: Final = "02:5e:7a:c3:19:01"  # looked for in all that is on the wire: bytes that come by no accident
+GATEWAY: Final = (ip_address("10.1.0.254"), ip_address("fd01::7a:c3fe"))
+BOUND: Final = 30  # seconds
 WIRE_MTU: Final = 1600  # room for every encapsulation of 1500
 
 _SIOCETHTOOL: Final = 0x8946
@@ -63,6 +67,11 @@ class Host:
     scopes: set[Scope] = field(default_factory=set)
     segments: dict[int, Segment] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
+
+    @property
+    def underlay_mac(self) -> str:
+        """The MAC under which the other hosts reach it."""
+        return f"06:00:00:00:00:{self.number:02x}"
 
     def converge(self, scope: Scope, wanted: tuple[Resource, ...]) -> None:
         """Bring one scope's flows to what is wanted."""
@@ -196,6 +205,20 @@ class Street:
         host.segments[network] = replace(segment, tunnel=replace(segment.tunnel, peers=peers))
         self.plan_network(host, network)
 
+    def warm(self) -> None:
+        """Wait until every host's tunnels carry what its containers send to all.
+
+        The first packets are lost, while Open vSwitch asks for the MAC of the peer.
+        """
+        wire = Ear.at(self.wire_spot)
+        for host in self.hosts:
+            for number, segment in host.segments.items():
+                senders = [one for one in host.containers if one.network == number]
+                if senders and segment.tunnel is not None:
+                    peers = {peer.address for peer in segment.tunnel.peers}
+                    macs = {mac(other.underlay_mac) for other in self.hosts if other.underlay in peers}
+                    await_(partial(_carried, wire, senders[0], macs), BOUND, f"the tunnels of host {host.number}")
+
     # -- what is there ----------------------------------------------------------------------------------------------
 
     def _host(self, number: int) -> Host:
@@ -230,6 +253,16 @@ class Street:
 
     def _spot(self, netns: Netns, name: str) -> Spot:
         return self.traffic.spot(Path(netns.path), name)
+
+
+def _carried(wire: Ear, sender: Container, macs: set[bytes]) -> bool:
+    """Ask all for an address that nobody has; tell whether that went to all these hosts."""
+    question = arp(sender.at.mac, sender.address(4), "10.1.0.250")
+    (sent,) = say(sender.spot, "eth0", [frame(sender.at.mac, EVERYBODY, ARP, question)])
+    with suppress(WaitedInVainError):
+        await_(lambda: macs <= {one[:6] for one in wire.listen().frames if sent in one}, 0.3, "it to be on the wire")
+        return True
+    return False
 
 
 def no_checksum_offload(link: str) -> None:

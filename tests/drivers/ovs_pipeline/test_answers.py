@@ -20,9 +20,9 @@ from tests.drivers.ovs_pipeline.frames import (
     say,
     solicited,
 )
-from tests.drivers.ovs_pipeline.street import GATEWAY_MAC, Container, Street
+from tests.drivers.ovs_pipeline.street import BOUND, GATEWAY_MAC, Container, Street
 from tests.lab.wait import await_
-from tests.matrix.traffic import BOUND, OPEN, Knock
+from tests.matrix.traffic import OPEN, Knock
 from tests.netns import sh, sysctl
 
 pytestmark = [
@@ -36,12 +36,11 @@ def _street(*, answers_nd: bool, known: bool = True) -> tuple[Street, Container,
     street = Street(2, answers_nd=answers_nd)
     street.network(1)
     here, there = street.hosts
-    return (
-        street,
-        street.container(here, 1, 11, known=known),
-        street.container(here, 1, 12, known=known),
-        street.container(there, 1, 21, known=known),
+    one, two, three = (
+        street.container(host, 1, last, known=known) for host, last in ((here, 11), (here, 12), (there, 21))
     )
+    street.warm()
+    return street, one, two, three
 
 
 def _questions(me: Container, about: Container) -> list[bytes]:

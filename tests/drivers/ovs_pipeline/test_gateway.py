@@ -27,9 +27,9 @@ from tests.drivers.ovs_pipeline.frames import (
     solicited,
     udp,
 )
-from tests.drivers.ovs_pipeline.street import GATEWAY, GATEWAY_MAC, Container, Host, Street
+from tests.drivers.ovs_pipeline.street import BOUND, GATEWAY, GATEWAY_MAC, Container, Host, Street
 from tests.lab.wait import await_
-from tests.matrix.traffic import BOUND, OPEN, PROTOCOLS, SILENT, Knock
+from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock
 from tests.netns import sh, sysctl
 
 pytestmark = [
@@ -48,6 +48,7 @@ def _street(kind: TunnelKind = "vxlan") -> Street:
     for host in street.hosts:
         street.container(host, 1, 10 * host.number).spot.serve()
         host.spot.serve()
+    street.warm()
     return street
 
 
@@ -206,6 +207,7 @@ def test_without_icc_the_host_judges_what_containers_say_to_each_other(*, allowe
                 sysctl("ipv4/conf/all/send_redirects", "0")
                 rule = f"iif {PORT} oif {PORT} counter {verdict}"
                 sh("nft", f"table inet judge {{ chain c {{ type filter hook forward priority 0; {rule}; }}; }}")
+        street.warm()
         one, two, three, _ = street.containers
         wanted = OPEN if allowed else SILENT
         knocks = [

@@ -6,9 +6,9 @@ import signal
 import pytest
 
 from drivers.ovs.model import TunnelKind
-from tests.drivers.ovs_pipeline.street import Street
+from tests.drivers.ovs_pipeline.street import BOUND, Street
 from tests.lab.wait import await_
-from tests.matrix.traffic import BOUND, OPEN, PROTOCOLS, Knock
+from tests.matrix.traffic import OPEN, PROTOCOLS, Knock
 
 pytestmark = [
     pytest.mark.kernel,

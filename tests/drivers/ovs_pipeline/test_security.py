@@ -31,9 +31,9 @@ from tests.drivers.ovs_pipeline.frames import (
     tagged,
     udp,
 )
-from tests.drivers.ovs_pipeline.street import GATEWAY, GATEWAY_MAC, Container, Street
+from tests.drivers.ovs_pipeline.street import BOUND, GATEWAY, GATEWAY_MAC, Container, Street
 from tests.lab.wait import await_
-from tests.matrix.traffic import BOUND, OPEN, PROTOCOLS, SILENT, Knock
+from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock
 
 pytestmark = [
     pytest.mark.kernel,
@@ -60,6 +60,7 @@ def street() -> Iterator[Street]:
             if one is not other
         ]
         assert not street.traffic.surprises(everybody)
+        street.warm()
         yield street
 
 
@@ -221,6 +222,7 @@ def test_a_host_that_is_no_peer_gets_nothing_in_or_out(kind: TunnelKind) -> None
         street.network(1, peers={1: [2], 2: [1], 3: [1, 2]})
         first, second, third = (street.container(host, 1, 10 * host.number) for host in street.hosts)
         assert not street.traffic.surprises([Knock(first.spot, second.address(4), "icmp", wanted=OPEN)])
+        street.warm()
         ears = {one: Ear.at(one.spot, "eth0") for one in street.containers}
         wire = Ear.at(street.wire_spot)
         from_outside = say(third.spot, "eth0", [*_honest(third).values(), *_to(third, first), *_to(third, second)])
