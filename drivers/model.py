@@ -106,7 +106,8 @@ class Network:
 class Publication:
     """A run of host ports that lead to a run of container ports, as many and in the same order.
 
-    ``routed``   no host port leads there: the container's ports are open at its own address
+    ``routed``   no host port leads there: the container's ports are open at its own address, unless ``host`` is the
+                 host's loopback: then they are open to nobody
     ``version``  4 or 6: the IP version of the clients
     ``host``     the host's address they use; ``None``: every one of that version
     ``first``, ``last``  host ports; ``to`` is the container's port for the first of them
@@ -129,6 +130,11 @@ class Publication:
     def host_only(self) -> bool:
         """Whether only the host itself can use it, by its loopback."""
         return self.host is not None and self.host.is_loopback
+
+    @property
+    def opens(self) -> bool:
+        """Whether anybody is served by it: not where it is for the host's loopback, and nothing leads there from it."""
+        return not (self.routed and self.host_only)
 
     @property
     def serves_loopback(self) -> bool:

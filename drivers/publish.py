@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from drivers import ruleset
-from drivers.model import Address, Endpoint, Network, OpenPorts, Publication
+from drivers.model import Address, Endpoint, Interface, Network, OpenPorts, Publication
 from drivers.resources import (
     RELAYED_AT_MOST,
     TABLE_KEY,
@@ -28,7 +28,7 @@ from drivers.resources import (
     hold_key,
     scope_of,
 )
-from drivers.verdicts import span, united
+from drivers.verdicts import span, united, without
 
 _TABLE: Final = frozenset({TABLE_KEY})
 _ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a key, and what Docker binds by default
@@ -41,8 +41,10 @@ def published(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
         if not one.routed:
             yield from _publication(network, endpoint, one, scope)
     yield from _direct(network, endpoint, scope)
-    if endpoint.published and endpoint.allow:
-        yield from _allow_list(endpoint, scope)
+    yield from _bound(network, endpoint, scope)
+    for own in endpoint.addresses:
+        if endpoint.allow and (endpoint.published or network.mode(own.version) == "nat-unprotected"):
+            yield from _allow_list(endpoint, own, scope)
 
 
 def by_nat(network: Network, endpoint: Endpoint, one: Publication) -> Address | None:
@@ -59,13 +61,30 @@ def _direct(network: Network, endpoint: Endpoint, scope: Scope) -> Iterator[Reso
     """
     for own in endpoint.addresses:
         runs = (
-            OpenPorts(address=own.ip, transport=one.transport, first=one.to, last=one.to + one.count - 1)
+            _inside(own, one)
             for one in endpoint.published
             if one.version == own.version and (one.routed or network.trusted) and not one.host_only
         )
         for run in united(runs):
             key = element_key(ruleset.DIRECT[own.version], str(own.ip), run.transport, span(run))
             yield Permit(key=key, scope=scope, needs=_TABLE)
+
+
+def _bound(network: Network, endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
+    """Close ports that are published to the host's loopback and nowhere else, where every port is open."""
+    for own in endpoint.addresses:
+        if network.mode(own.version) != "nat-unprotected":
+            continue
+        bound = united(_inside(own, one) for one in endpoint.published if one.host_only)
+        others = tuple(united(_inside(own, one) for one in endpoint.published if not one.host_only))
+        for run in without(bound, others):
+            key = element_key(ruleset.BOUND[own.version], str(own.ip), run.transport, span(run))
+            yield Fence(key=key, scope=scope, needs=_TABLE)
+
+
+def _inside(own: Interface, one: Publication) -> OpenPorts:
+    """Return the container's ports of a publication, at one of its addresses."""
+    return OpenPorts(address=own.ip, transport=one.transport, first=one.to, last=one.to + one.count - 1)
 
 
 def _publication(network: Network, endpoint: Endpoint, one: Publication, scope: Scope) -> Iterator[Resource]:
@@ -120,15 +139,17 @@ def _relay_fences(one: Publication, scope: Scope) -> Iterator[Resource]:
         yield Fence(key=element_key(name, *where, one.transport, str(port)), scope=scope, needs=_TABLE)
 
 
-def _allow_list(endpoint: Endpoint, scope: Scope) -> Iterator[Resource]:
-    """Close the published ports to everybody but the listed sources; the host itself is always served."""
-    for address in endpoint.addresses:
-        version, ip = address.version, str(address.ip)
-        yield Fence(key=element_key(ruleset.RESTRICTED[version], ip), scope=scope, needs=_TABLE)
-        for source in endpoint.allow:
-            if source.version == version:
-                one = source.network_address if source.num_addresses == 1 else source  # as nft spells it
-                yield Permit(key=element_key(ruleset.ALLOWED[version], ip, str(one)), scope=scope, needs=_TABLE)
+def _allow_list(endpoint: Endpoint, own: Interface, scope: Scope) -> Iterator[Resource]:
+    """Close what is open at an address to everybody but the listed sources; the host itself is always served.
+
+    That is the published ports; of an unprotected container all of them, though it publish none.
+    """
+    version, ip = own.version, str(own.ip)
+    yield Fence(key=element_key(ruleset.RESTRICTED[version], ip), scope=scope, needs=_TABLE)
+    for source in endpoint.allow:
+        if source.version == version:
+            one = source.network_address if source.num_addresses == 1 else source  # as nft spells it
+            yield Permit(key=element_key(ruleset.ALLOWED[version], ip, str(one)), scope=scope, needs=_TABLE)
 
 
 def _span(one: Publication) -> str:

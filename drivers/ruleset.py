@@ -41,6 +41,7 @@ ROUTED: Final = {4: "routed4", 6: "routed6"}  # link: a bridge whose published p
 UNPROTECTED: Final = {4: "unprotected4", 6: "unprotected6"}  # link: a bridge whose every port is
 TRUSTED: Final = "trusted"  # link . link: from the first, published ports are open at the containers' address
 DIRECT: Final = {4: "direct4", 6: "direct6"}  # container's address . transport . ports: published, where that may count
+BOUND: Final = {4: "bound4", 6: "bound6"}  # container's address . transport . ports: for the host alone, in any mode
 MASQUERADE: Final = {4: "masquerade4", 6: "masquerade6"}  # link: an own bridge whose outgoing traffic is masqueraded
 SOURCE: Final = {4: "source4", 6: "source6"}  # link -> the address that its outgoing traffic carries
 ADOPTED: Final = {4: "adopted4", 6: "adopted6"}  # link . address: an endpoint on an adopted bridge
@@ -86,6 +87,8 @@ TEXT: Final = f"""
     set {TRUSTED} {{ type ifname . ifname; }}
     set {DIRECT[4]} {{ type ipv4_addr . inet_proto . inet_service; flags interval; }}
     set {DIRECT[6]} {{ type ipv6_addr . inet_proto . inet_service; flags interval; }}
+    set {BOUND[4]} {{ type ipv4_addr . inet_proto . inet_service; flags interval; }}
+    set {BOUND[6]} {{ type ipv6_addr . inet_proto . inet_service; flags interval; }}
     set {MASQUERADE[4]} {{ type ifname; }}
     set {MASQUERADE[6]} {{ type ifname; }}
     map {SOURCE[4]} {{ type ifname : ipv4_addr; }}
@@ -215,6 +218,8 @@ TEXT: Final = f"""
         iifgroup {LINK_GROUP} drop
         iifname . ip saddr @{ADOPTED[4]} drop
         iifname . ip6 saddr @{ADOPTED[6]} drop
+        ip daddr . meta l4proto . th dport @{BOUND[4]} drop
+        ip6 daddr . meta l4proto . th dport @{BOUND[6]} drop
         iifname @{OPERATOR_LINKS} goto published
         meta iifkind "bridge" drop
         goto published

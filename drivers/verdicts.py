@@ -6,7 +6,7 @@ endpoints are told one by one, for the link is not weft's to judge (facts/networ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -118,6 +118,22 @@ def united(runs: Iterable[OpenPorts]) -> Iterator[OpenPorts]:
         last = one
     if last:
         yield last
+
+
+def without(runs: Iterable[OpenPorts], others: Sequence[OpenPorts]) -> Iterator[OpenPorts]:
+    """Return what is left of runs when others, in order, are taken out."""
+    for run in runs:
+        first = run.first
+        for other in others:
+            if (other.address, other.transport) != (run.address, run.transport) or other.last < first:
+                continue
+            if other.first > run.last:
+                break
+            if other.first > first:
+                yield replace(run, first=first, last=other.first - 1)
+            first = other.last + 1
+        if first <= run.last:
+            yield replace(run, first=first)
 
 
 def span(one: OpenPorts) -> str:

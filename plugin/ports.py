@@ -85,15 +85,22 @@ def versions(
     return (request.host.version,)
 
 
-def opened(request: PortRequest, version: int) -> Publication | None:
+def opened(request: PortRequest, version: int) -> Publication:
     """Return what a routed network opens of a run: the container's ports, at its own address.
 
-    ``None`` if it is bound to the host's loopback: the host reaches the container without it, and nobody else may.
+    One that is bound to the host's loopback opens nothing: the host reaches the container without it, and nobody else
+    may, in the other IP version neither.
     """
-    if request.host is not None and request.host.is_loopback:
-        return None
     first, last = request.container_first, request.container_first + request.count - 1
-    return Publication(transport=request.transport, version=version, first=first, last=last, to=first, routed=True)
+    return Publication(
+        transport=request.transport,
+        version=version,
+        host=request.host if request.host is not None and request.host.is_loopback else None,
+        first=first,
+        last=last,
+        to=first,
+        routed=True,
+    )
 
 
 def publication(request: PortRequest, version: int, first: int) -> Publication:

@@ -68,7 +68,7 @@ class Ports:
                 self._claim(row, row.ports, deadline, live=False)
             self._store.set_external(row.id, external=True)
             if row.ports:
-                self._open(row, deadline)
+                self._open(row, deadline, frozenset())
                 self._tell(row)
         except BaseException:
             self.revoke(ident, Deadline(None))
@@ -94,11 +94,11 @@ class Ports:
                 f"endpoint {row.id[:12]} is not its container's way out, so nothing is published on it; "
                 "`weft endpoint inspect` shows which one is"
             )
-        known = self._store.ports.rows(row.id)
+        known, before = self._store.ports.rows(row.id), self._runtime.keys(row.scope)
         self._claim(row, [request], deadline, live=True)
         added = [one for one in self._store.ports.rows(row.id) if one not in known]
         try:
-            self._open(row, deadline)
+            self._open(row, deadline, before)
         except BaseException:
             self._let_go(row, added, Deadline(None))
             raise
@@ -121,11 +121,14 @@ class Ports:
         self._close(row, before, gone, deadline)
         self._store.ports.release_closed(row.id)
 
-    def _open(self, row: EndpointRow, deadline: Deadline) -> None:
-        """Bring the host to what is published now; the bridge first, which may have to route loopback from now on."""
+    def _open(self, row: EndpointRow, deadline: Deadline, before: frozenset[Key]) -> None:
+        """Bring the host to what is published now; the bridge first, which may have to route loopback from now on.
+
+        ``before``: where it was until now, for a run of ports that another one joins is an element of another name.
+        """
         if _serves_loopback(self._store.ports.rows(row.id)):
             self._runtime.converge(scope_of(row.endpoint.network), deadline)
-        self._runtime.converge(row.scope, deadline)
+        self._runtime.converge(row.scope, deadline, also=before)
 
     def _close(self, row: EndpointRow, before: frozenset[Key], gone: Sequence[PortRow], deadline: Deadline) -> None:
         """Bring the host to what is published now, when that is less; the bridge last."""
@@ -170,7 +173,7 @@ class Ports:
             for version in versions(request, has=has, relay=network.relay, routed=routed)
             if version == 4 or self._host.speaks6()
         ]
-        direct = [one for version in served if version in routed and (one := opened(request, version))]
+        direct = [opened(request, version) for version in served if version in routed]
         return direct + self._translated(request, [version for version in served if version not in routed], beside)
 
     def _translated(
@@ -191,7 +194,7 @@ class Ports:
             candidates = range(first + 1, request.host_last + 1 if request.host_first else _PORTS_END)
 
     def _tell(self, row: EndpointRow) -> None:
-        published = self._store.ports.of(row.id)
+        published = [one for one in self._store.ports.of(row.id) if one.opens]
         if published:
             said = ",".join(f"{shown(one)}/{one.transport}" for one in published)
             log.info("ports published", extra={"endpoint": row.id[:12], "ports": said})
@@ -239,9 +242,7 @@ def _meet(one: Publication, two: Publication) -> bool:
 def _is(one: Publication, request: PortRequest) -> bool:
     """Tell whether a publication is what a request names; host ports left out match any."""
     if one.routed:
-        return (one.transport, one.to, one.count) == (request.transport, request.container_first, request.count) and (
-            request.host is None or request.host.version == one.version
-        )
+        return opened(request, one.version) == one and (request.host is None or request.host.version == one.version)
     host = None if request.host is None or request.host.is_unspecified else request.host
     return (
         (one.transport, one.to, one.count, one.host)

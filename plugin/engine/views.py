@@ -127,7 +127,7 @@ class Views:
     def ports(self) -> list[View]:
         """Return all published ports: Docker shows none of a remote driver's (all engines)."""
         names = self._names()
-        return [self._port(row, names) for row in self._store.ports.rows()]
+        return [self._port(row, names) for row in self._store.ports.rows() if row.publication.opens]
 
     def add_port(self, which: str, text: str) -> list[View]:
         """Publish a run of ports on a running container. Raises InvalidRequest, NotFound or Conflict."""

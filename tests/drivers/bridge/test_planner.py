@@ -174,7 +174,7 @@ def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
     """
     claimed = {ruleset.LOOPBACK_RELAYED, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
     claimed |= {*ruleset.RELAYED.values(), *ruleset.RELAYED_AT.values()}
-    claimed |= {*ruleset.DIRECT.values(), *ruleset.LINKED.values()}
+    claimed |= {*ruleset.DIRECT.values(), *ruleset.BOUND.values(), *ruleset.LINKED.values()}
     for scope, plan in _every_plan():
         for one in plan:
             if scope != "host":
