@@ -90,6 +90,10 @@ class Network:
         """Return the address that what leaves is to carry, if one was named."""
         return self.source4 if version == 4 else self.source6
 
+    def is_forwarded(self, version: int) -> bool:
+        """Whether the host passes on what the containers send: to the world, or to each other where ICC is off."""
+        return self.speaks(version) and not (self.internal and self.icc)
+
     def is_routed_by_host(self, version: int) -> bool:
         """Whether the host has an address among the containers', and so is on their way."""
         return any(one.version == version and one.gateway and not one.elsewhere for one in self.subnets)

@@ -173,7 +173,7 @@ class Networks:
             self._runtime.dirty(scope)
 
     def _tell(self, network: Network) -> None:
-        if network.speaks(4) and not network.internal and not self._host.forwarding4():
+        if network.is_forwarded(4) and not self._host.forwarding4():
             log.warning(
                 "IPv4 forwarding is off, so the network has no way out",
                 extra={

@@ -53,7 +53,7 @@ class Views:
         """Return the health of weft: ``healthy`` is False when the host differs from what is wanted."""
         findings = self._runtime.findings()
         networks, endpoints = self._store.networks(), self._store.endpoints()
-        routed = any(row.network.speaks(4) and not row.network.internal for row in networks)
+        routed = any(row.network.is_forwarded(4) for row in networks)
         notes = []
         if routed and not self._host.forwarding4():
             notes.append("IPv4 forwarding is off: networks have no way out; `sysctl -w net.ipv4.ip_forward=1`")

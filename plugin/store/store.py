@@ -95,7 +95,7 @@ class Store:
                     network.id,
                     row.phase,
                     network.link,
-                    network.speaks(6) and not network.internal,
+                    network.is_forwarded(6),
                     not network.icc,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),

@@ -18,6 +18,8 @@ from tests.libnetwork.wire import DIALECTS, CallRefusedError, port_options, post
 
 CDN: Final = "com.docker.network"
 
+_SANDBOXES: Final = itertools.count(1)  # of all engines that this process plays: their names are the machine's
+
 
 class Wishes(TypedDict, total=False):
     """What ``docker run`` and ``docker network connect`` may ask of an endpoint."""
@@ -137,7 +139,7 @@ class Libnetwork:
 
         A failure is raised after dockerd's own roll-back, and the container is gone.
         """
-        container = Container(self, f"ln-{next(self.numbers)}-{os.getpid()}", port_options(publish))
+        container = Container(self, f"ln-{next(_SANDBOXES)}-{os.getpid()}", port_options(publish))
         self.containers.append(container)
         try:
             container.make()

@@ -40,7 +40,12 @@ class Street:
     @contextmanager
     def built(cls, label: str) -> Iterator["Street"]:
         """Build a street for a while: FORWARD is DROP, and the host forwards."""
-        with Node(label) as node, Neighbour(node) as neighbour, Weft(node) as weft, Traffic() as traffic:
+        with (
+            Node(label) as node,
+            Neighbour(node, f"{label}-lan") as neighbour,
+            Weft(node) as weft,
+            Traffic() as traffic,
+        ):
             for program in ("iptables", "ip6tables"):
                 node.run(f"{program}-restore", stdin=DOCKERS)
             node.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")

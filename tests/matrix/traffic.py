@@ -219,6 +219,20 @@ class _Client:
         family = socket.AF_INET6 if self.v6 else socket.AF_INET
         self.sock = self.knock.source.make(family, kind, protocol)
 
+    def connect(self) -> None:
+        try:
+            self.sock.connect(self.target(self.knock.port))
+        except OSError as error:
+            self.failed(error)
+
+    def target(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return where to; a link-local address names a link, which is another one in every namespace."""
+        address, _, link = self.knock.address.partition("%")
+        if not link:
+            return address, port
+        with self.knock.source.entered():
+            return address, port, 0, socket.if_nametoindex(link)
+
     def ask(self) -> None:
         """Ask once more, where the kernel does not do it by itself."""
 
@@ -239,10 +253,7 @@ class _Tcp(_Client):
     def __init__(self, knock: Knock) -> None:
         super().__init__(knock)
         self.open(socket.SOCK_STREAM)
-        try:
-            self.sock.connect((knock.address, knock.port))
-        except OSError as error:
-            self.failed(error)
+        self.connect()
         if not self.seen:
             self.traffic.hear(self.sock, self._ready)
 
@@ -264,10 +275,7 @@ class _Udp(_Client):
     def __init__(self, knock: Knock) -> None:
         super().__init__(knock)
         self.open(socket.SOCK_DGRAM)
-        try:
-            self.sock.connect((knock.address, knock.port))
-        except OSError as error:
-            self.failed(error)
+        self.connect()
         self.traffic.hear(self.sock, self._ready)
 
     def ask(self) -> None:
@@ -308,7 +316,7 @@ class _Ping(_Client):
             words = sum(struct.unpack("!4H", packet))
             packet = struct.pack("!BBHHH", kind, 0, ~(words + (words >> 16)) & 0xFFFF, self.ident, self.number)
         try:
-            self.sock.sendto(packet, (self.knock.address, 0))
+            self.sock.sendto(packet, self.target(0))
         except OSError as error:
             self.failed(error)
 
@@ -320,7 +328,8 @@ class _Ping(_Client):
             return
         message = packet if self.v6 else packet[(packet[0] & 15) * 4 :]
         kind, _, _, ident, _ = struct.unpack_from("!BBHHH", message)
-        if kind == (129 if self.v6 else 0) and ident == self.ident and peer == self.knock.address:
+        asked = peer.partition("%")[0] == self.knock.address.partition("%")[0]
+        if kind == (129 if self.v6 else 0) and ident == self.ident and asked:
             self.seen = OPEN
 
 
