@@ -18,7 +18,7 @@ from drivers.kernel.netlink import Netlink
 from drivers.kernel.wire import ADDR_GEN_NONE, Link
 from drivers.marks import Marks, describe
 from drivers.naming import LINK_GROUP
-from drivers.resources import DEFAULT_MTU, HALF_MADE, Bridge, Foreign, Resource, Scope, Veth, link_key
+from drivers.resources import BRIDGE_PORTS, DEFAULT_MTU, HALF_MADE, Bridge, Foreign, Resource, Scope, Veth, link_key
 
 _GONE: Final = frozenset({errno.ENODEV, errno.ENXIO})
 
@@ -131,7 +131,10 @@ class Links:
                 _switch(new)
                 self._netlink.ask(requests.set_bridge(new.name, alias, new.mac, mtu))
             case Veth():
-                self._netlink.ask(requests.set_port(new.name, alias, _port_of(new), mtu))
+                try:
+                    self._netlink.ask(requests.set_port(new.name, alias, _port_of(new), mtu))
+                except OSError as error:
+                    raise _no_port_left(new) if error.errno == errno.EXFULL else error from None
                 if new.hairpin or hairpin:
                     self._netlink.ask(requests.set_hairpin(new.name, on=new.hairpin))
 
@@ -142,6 +145,13 @@ def index_to_name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:
         return ""
+
+
+def _no_port_left(veth: Veth) -> Conflict:
+    return Conflict(
+        f"{veth.key}: the bridge {veth.bridge} has {BRIDGE_PORTS} ports, as many as a Linux bridge can have, those that"
+        " are not weft's included: take some away, or make the network with -o weft.backend=ovs: it has no such limit"
+    )
 
 
 def _port_of(veth: Veth) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from drivers.contract import Step
 from drivers.errors import Conflict, InvalidRequest, NotFound
@@ -45,8 +45,8 @@ class Endpoints:
                     f"endpoint {row.id[:12]} exists and differs: {known.endpoint}; asked for: {row.endpoint}"
                 )
             return known.endpoint.mac
-        self._make_room(network, deadline)
         dead = self._dead_holders(row.endpoint)
+        self._make_room(network, dead, deadline)
         linked = self._linked_to([holder.id for holder in dead])
         self._store.add_endpoint(row, instead_of=dead)
         try:
@@ -140,14 +140,18 @@ class Endpoints:
                 f"{bridge.kind}; remove it (`ip link del`), and weft makes its own again"
             )
 
-    def _make_room(self, network: Network, deadline: Deadline) -> None:
-        """Refuse one container more than the bridge has ports; links that are only waiting to be deleted go first."""
-        if self._store.attached(network.id) < BRIDGE_PORTS:
+    def _make_room(self, network: Network, dead: Sequence[EndpointRow], deadline: Deadline) -> None:
+        """Refuse one container more than the bridge has ports; links that are only waiting to be deleted go first.
+
+        Those of ``dead`` holders, which it takes the place of, do not count.
+        """
+        most = BRIDGE_PORTS + len(dead)
+        if self._store.attached(network.id) < most:
             return
         for row in self._store.endpoints(network.id):
             if row.phase is Phase.DELETING:
                 self._runtime.converge(row.scope, deadline)
-        if self._store.attached(network.id) >= BRIDGE_PORTS:
+        if self._store.attached(network.id) >= most:
             raise Conflict(
                 f"network {network.id[:12]} has {BRIDGE_PORTS} containers, as many as a Linux bridge has ports: stop "
                 "some, put further ones on another network, or make the network with -o weft.backend=ovs, which has "
