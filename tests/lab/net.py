@@ -73,6 +73,30 @@ class NetNs(Place):
         return self.run("ip", *args).stdout
 
 
+Side = tuple[IPv4Interface, IPv6Interface]
+
+
+def wire(node: HasNetns, place: NetNs, link: str, sides: tuple[Side, Side], *, bridge: bool = False) -> None:
+    """Draw a wire between a node and a place, which routes by the node; ``sides`` are the addresses of both.
+
+    The node's end is called ``link``; or it is a port of a bridge of that name, which is made. The place calls its own
+    eth0, and the wire goes with it.
+    """
+    port = f"p{link}" if bridge else link
+    ip = ("ip", "-n", node.netns)
+    run([*ip, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", place.netns])
+    if bridge:
+        run([*ip, "link", "add", link, "type", "bridge"])
+        run([*ip, "link", "set", port, "up", "master", link])
+    for netns, name, side in ((node.netns, link, sides[0]), (place.netns, "eth0", sides[1])):
+        run(["ip", "-n", netns, "link", "set", name, "up"])
+        for address in side:
+            nodad = ["nodad"] if address.version == 6 else []
+            run(["ip", "-n", netns, "address", "add", str(address), "dev", name, *nodad])
+    for address in sides[0]:
+        place.ip("route", "add", "default", "via", str(address.ip))
+
+
 class Neighbour(NetNs):
     """The host next door, on the node's LAN, and the node's way out.
 

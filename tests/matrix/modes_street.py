@@ -14,9 +14,9 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from drivers.naming import bridge_mac
-from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour, NetNs
+from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour, NetNs, Side, wire
 from tests.lab.node import Node
-from tests.lab.process import Place, run
+from tests.lab.process import Place
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
@@ -33,7 +33,6 @@ SCTP: Final = (TALKS["sctp"],)
 
 _AT_ONCE: Final = 4
 
-Side = tuple[IPv4Interface, IPv6Interface]
 Cell = tuple[House, int, str]
 
 
@@ -41,10 +40,10 @@ def _side(v4: str, v6: str) -> Side:
     return IPv4Interface(v4), IPv6Interface(v6)
 
 
-_TRUST: Final = _side("198.51.100.1/24", "2001:db8:3::1/64"), _side("198.51.100.2/24", "2001:db8:3::2/64")
+TRUST: Final = _side("198.51.100.1/24", "2001:db8:3::1/64"), _side("198.51.100.2/24", "2001:db8:3::2/64")
 _YARD: Final = _side("10.9.1.1/24", "fd09:1::1/64"), _side("10.9.1.2/24", "fd09:1::2/64")
 _DOCKER: Final = _side("172.17.0.1/16", "fd09:2::1/64"), _side("172.17.0.2/16", "fd09:2::2/64")
-_ALLOWED: Final = ",".join(str(one.network) for one in _TRUST[0])
+_ALLOWED: Final = ",".join(str(one.network) for one in TRUST[0])
 
 FORWARD: Final = """\
 *filter
@@ -91,14 +90,14 @@ class Modes:
         neighbour.ip("route", "add", "10.7.0.0/16", "via", HERE[4])
         neighbour.ip("route", "add", "fd07::/16", "via", HERE[6])
         self.parties = {"host": self.host, "neighbour": self._machine(neighbour, LAN_SIDE, HERE[4])}
-        for name, link, bridge, (near, far) in (
-            ("trusted", "trust0", False, _TRUST),
+        for name, link, bridge, sides in (
+            ("trusted", "trust0", False, TRUST),
             ("yard", "yard", True, _YARD),
             ("docker", "docker0", True, _DOCKER),
         ):
             place = stack.enter_context(NetNs(name))
-            self._wire(place, link, near, far, bridge=bridge)
-            self.parties[name] = self._machine(place, far, str(near[0].ip))
+            wire(node, place, link, sides, bridge=bridge)
+            self.parties[name] = self._machine(place, sides[1], str(sides[0][0].ip))
         self.parties["other"] = self._visitor(self._network(1), "other")
         self.parties["inner"] = self._visitor(self._network(2, internal=True), "inner")
         self.houses = {house: self._house(number, house) for number, house in enumerate(HOUSES)}
@@ -112,22 +111,6 @@ class Modes:
 
     def _spot(self, netns: str, name: str) -> Spot:
         return self.traffic.spot(RUN_NETNS / netns, name)
-
-    def _wire(self, place: NetNs, link: str, near: Side, far: Side, *, bridge: bool) -> None:
-        """Wire a machine up with the node, by a link of that name or by a port of a bridge of that name."""
-        port = f"p{link}" if bridge else link
-        ip = ("ip", "-n", self.node.netns)
-        run([*ip, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", place.netns])
-        if bridge:
-            run([*ip, "link", "add", link, "type", "bridge"])
-            run([*ip, "link", "set", port, "up", "master", link])
-        for netns, name, side in ((self.node.netns, link, near), (place.netns, "eth0", far)):
-            run(["ip", "-n", netns, "link", "set", name, "up"])
-            for address in side:
-                nodad = ["nodad"] if address.version == 6 else []
-                run(["ip", "-n", netns, "address", "add", str(address), "dev", name, *nodad])
-        for address in near:
-            place.ip("route", "add", "default", "via", str(address.ip))
 
     def _machine(self, place: NetNs, side: Side, router: str) -> Party:
         spot = self._spot(place.netns, place.netns.split("-")[1])
@@ -223,7 +206,7 @@ class Modes:
 
     def _out(self, house: House) -> Iterator[tuple[Cell, Knock]]:
         built = self.houses[house]
-        near = {"neighbour": HERE, "trusted": _by_version(_TRUST[0])}
+        near = {"neighbour": HERE, "trusted": _by_version(TRUST[0])}
         for version in (4, 6):
             for target in OUTSIDE:
                 own, host = built.party.addresses[version], near.get(target, HERE)[version]
