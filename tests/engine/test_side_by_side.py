@@ -1,0 +1,260 @@
+"""The same option on Docker's own bridge and on weft, side by side on one engine: the same probes, the same answers.
+
+Where the answers differ, and why, is in `differences`, and each of these differences is looked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any, Final
+
+import pytest
+
+from tests.engine.conftest import Host
+from tests.lab import image
+from tests.lab.engine import Engine
+from tests.lab.net import LAN_SIDE, NODE_SIDE, Neighbour, NetNs, wire
+from tests.lab.talk import Container
+from tests.lab.weft import Weft
+from tests.matrix.docker import serving
+from tests.matrix.traffic import OPEN, PORT, REFUSED, SILENT, Knock, Spot, Traffic
+
+pytestmark = pytest.mark.engine
+
+BRIDGE: Final = "com.docker.network.bridge"
+ELSE: Final = 7008  # a port that is not published
+HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
+THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
+ALSO_HERE: Final = {4: "192.0.2.50", 6: "2001:db8:2::50"}
+LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
+TRUST: Final = (
+    (IPv4Interface("198.51.100.1/24"), IPv6Interface("2001:db8:3::1/64")),
+    (IPv4Interface("198.51.100.2/24"), IPv6Interface("2001:db8:3::2/64")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is given to `docker network create` and to `docker run -p`; ``since``: the engine whose bridge knows it."""
+
+    name: str
+    given: Mapping[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    at: str = ""
+    since: int = 20
+
+
+def _modes(mode: str) -> dict[str, str]:
+    return {f"{BRIDGE}.gateway_mode_ipv4": mode, f"{BRIDGE}.gateway_mode_ipv6": mode}
+
+
+OPTIONS: Final = (
+    Option("no-option"),
+    Option("internal", args=("--internal",)),
+    Option("bound-to-loopback", at="127.0.0.1:"),
+    Option("enable_ip_masquerade", {f"{BRIDGE}.enable_ip_masquerade": "false"}),
+    Option("enable_icc", {f"{BRIDGE}.enable_icc": "false"}),
+    Option("host_binding_ipv4", {f"{BRIDGE}.host_binding_ipv4": HERE[4]}),
+    Option("host_binding_ipv4-explicit", {f"{BRIDGE}.host_binding_ipv4": "127.0.0.1"}, at=f"{HERE[4]}:"),
+    Option("host_binding_ipv4-loopback", {f"{BRIDGE}.host_binding_ipv4": "127.0.0.1"}, since=28),
+    Option(
+        "mtu-container_iface_prefix-host_ipv4-host_ipv6",
+        {
+            "com.docker.network.driver.mtu": "1400",
+            "com.docker.network.container_iface_prefix": "lan",
+            "com.docker.network.host_ipv4": ALSO_HERE[4],
+            "com.docker.network.host_ipv6": ALSO_HERE[6],
+        },
+    ),
+    Option("inhibit_ipv4", {f"{BRIDGE}.inhibit_ipv4": "true"}, since=28),
+    Option("nat-unprotected", _modes("nat-unprotected"), since=28),
+    Option("routed", _modes("routed"), since=28),
+    Option("routed-one", {f"{BRIDGE}.gateway_mode_ipv6": "routed"}, since=28),
+    Option("isolated", _modes("isolated"), ("--internal",), since=28),
+    Option("trusted_host_interfaces", {f"{BRIDGE}.trusted_host_interfaces": "trust0"}, since=28),
+    Option(
+        "trusted_host_interfaces-loopback",
+        {f"{BRIDGE}.trusted_host_interfaces": "trust0"},
+        at="127.0.0.1:",
+        since=28,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Street:
+    """The host, the neighbour, and a machine behind a link that may be trusted."""
+
+    engine: Engine
+    weft: Weft
+    traffic: Traffic
+    host: Spot
+    lan: Spot
+    trusted: Spot
+    neighbour: Neighbour
+
+
+@pytest.fixture
+def street(engine: Engine, weft: Weft, neighbour: Neighbour) -> Iterator[Street]:
+    """Build it."""
+    node = engine.node
+    with NetNs("trust") as place, Traffic() as traffic:
+        wire(node, place, "trust0", TRUST)
+        for address, length in ((ALSO_HERE[4], 24), (ALSO_HERE[6], 64)):
+            node.run("ip", "address", "add", f"{address}/{length}", "dev", "lan0", *(["nodad"] if length == 64 else []))
+        host, lan, trusted = (
+            serving(traffic, place, name)
+            for place, name in ((node, "host"), (neighbour, "neighbour"), (place, "trusted"))
+        )
+        yield Street(engine, weft, traffic, host, lan, trusted, neighbour)
+
+
+class Side:
+    """A network of one driver with two containers, of which `one` publishes a port."""
+
+    def __init__(self, street: Street, driver: str, number: int, option: Option, versions: tuple[int, ...]) -> None:
+        self.street, self.driver, self.option, self.versions = street, driver, option, versions
+        self.port = 8080 + number
+        self.subnets = {4: f"10.8.{number}.0/24", 6: f"fd08:{number}::/64"}
+        self.gateways = {4: f"10.8.{number}.1", 6: f"fd08:{number}::1"}
+        self.id = self._create()
+        at = f"{option.at}{self.port}:{PORT}"
+        self.one = self._run("one", "-p", at, "-p", f"{at}/udp")
+        self.two = self._run("two")
+
+    def _create(self) -> str:
+        given = [word for key, value in self.option.given.items() for word in ("-o", f"{key}={value}")]
+        subnets = [word for version in self.versions for word in ("--subnet", self.subnets[version])]
+        ipv6 = ["--ipv6"] if 6 in self.versions else []
+        return self.street.engine.docker(
+            "network", "create", "-d", self.driver, *ipv6, *subnets, *given, *self.option.args, f"n-{self.driver}"
+        )
+
+    def _run(self, name: str, *args: str) -> Container:
+        name = f"{name}-{self.driver}"
+        self.street.engine.docker("run", "-d", "--name", name, "--network", f"n-{self.driver}", *args, image.NAME)
+        return Container(self.street.engine, name)
+
+    def seen(self) -> dict[str, Any]:
+        """Return everything that can be compared."""
+        return {**self._looks(), **self._knocked()}
+
+    def _looks(self) -> dict[str, Any]:
+        links = {name: (link.mtu, len(link.addresses)) for name, link in self.one.links().items()}
+        gateways = {version: self._named(str(self.one.default(version))) for version in self.versions}
+        shown = self.street.engine.api("GET", f"/networks/{self.id}")["IPAM"]["Config"]
+        return {
+            "the links of a container": links,
+            "its gateways": gateways,
+            "gateways that Docker shows": [self._named(row.get("Gateway", "")) for row in shown],
+            "the host's addresses": {version: self._on_host(version) for version in self.versions},
+        }
+
+    def _on_host(self, version: int) -> bool:
+        addresses = self.street.engine.node.run("ip", "-o", f"-{version}", "address").stdout
+        return f" {self.gateways[version]}/" in addresses
+
+    def _knocked(self) -> dict[str, Any]:
+        spots = {"one": self._spot(self.one), "two": self._spot(self.two)}
+        spots["one"].serve()
+        spots["one"].serve(ELSE)
+        spots |= {"host": self.street.host, "neighbour": self.street.lan, "trusted": self.street.trusted}
+        knocks = {what: knock for version in self.versions for what, knock in self._knocks(spots, version)}
+        seen = self.street.traffic.seen(list(knocks.values()))
+        return {what: self._named(found) for what, found in zip(knocks, seen, strict=True)}
+
+    def _spot(self, container: Container) -> Spot:
+        pid = container.inspected["State"]["Pid"]
+        return self.street.traffic.spot(self.street.engine.node.path(f"/proc/{pid}/ns/net"), container.name)
+
+    def _knocks(self, spots: Mapping[str, Spot], version: int) -> Iterator[tuple[str, Knock]]:
+        on = f"n-{self.driver}"
+        own = str(self.one.v4(on) if version == 4 else self.one.v6(on))
+        asked = [(name, own, port, ("tcp", "udp")) for name in ("neighbour", "trusted") for port in (PORT, ELSE)]
+        asked += [(name, own, 0, ("icmp",)) for name in ("neighbour", "trusted", "host", "two")]
+        asked += [(name, own, PORT, ("tcp", "udp")) for name in ("host", "two")]
+        asked += [("neighbour", HERE[version], self.port, ("tcp", "udp"))]
+        asked += [("trusted", HERE[version], self.port, ("tcp", "udp"))]
+        asked += [("neighbour", ALSO_HERE[version], self.port, ("tcp",))]
+        asked += [("host", at[version], self.port, ("tcp",)) for at in (HERE, LOOPBACK)]
+        asked += [("two", HERE[version], self.port, ("tcp",))]
+        asked += [("one", at[version], PORT, ("tcp", "udp", "icmp")) for at in (THERE, HERE, self.gateways)]
+        for name, address, port, protocols in asked:
+            for protocol in protocols:
+                where = "the port" if port == self.port else f"{port}"
+                what = f"{name} -> {self._named(address)} {where} {protocol}{version}"
+                yield what, Knock(spots[name], address, protocol, port, wanted=SILENT)
+
+    def _named(self, text: str) -> str:
+        """Return a text with names in the place of addresses."""
+        names: dict[str, str] = {}
+        for version in self.versions:
+            names |= {self.gateways[version]: "gateway", HERE[version]: "host", THERE[version]: "neighbour"}
+            names |= {ALSO_HERE[version]: "also host", str(TRUST[1][0 if version == 4 else 1].ip): "trusted"}
+            for name, container in (("one", self.one), ("two", self.two)):
+                on = f"n-{self.driver}"
+                names[str(container.v4(on) if version == 4 else container.v6(on))] = name
+        for address in sorted(names, key=len, reverse=True):
+            text = text.replace(address, names[address])
+        return text
+
+
+def differences(engine: str, option: Option) -> dict[str, tuple[object, object]]:
+    """Return what is known to differ: what Docker's bridge shows, and weft."""
+    known: dict[str, tuple[object, object]] = {}
+    if engine == "20":
+        # until 28, published ports are open at the container's own address, even those that are bound to loopback
+        for client, address in (("neighbour", "neighbour"), ("trusted", "trusted")):
+            for protocol in ("tcp", "udp"):
+                known[f"{client} -> one {PORT} {protocol}4"] = f"open from {address}", SILENT
+        if option.name == "internal":
+            # until 26, containers of an internal network are told of a gateway, and the host answers them anywhere
+            known = {"its gateways": ({4: "('gateway', 'eth0')"}, {4: "None"})}
+            known |= {f"one -> host {PORT} {protocol}4": (seen, "no route") for protocol, seen in OPENED.items()}
+            known |= {f"one -> neighbour {PORT} {protocol}4": (SILENT, "no route") for protocol in OPENED}
+            known |= {"two -> host the port tcp4": (REFUSED, "no route")}
+    elif option.name == "enable_ip_masquerade":
+        # 28 drops whatever comes to a container's own address before it is known to be an answer
+        for version in (4, 6):
+            known |= {
+                f"one -> neighbour {PORT} {protocol}{version}": (SILENT, seen) for protocol, seen in OPENED.items()
+            }
+    elif option.name == "trusted_host_interfaces-loopback":
+        # 28 opens to trusted links what is for the host's loopback
+        known |= {f"trusted -> one {PORT} {protocol}4": ("open from trusted", SILENT) for protocol in ("tcp", "udp")}
+    return known
+
+
+OPENED: Final = {"tcp": "open from one", "udp": "open from one", "icmp": OPEN}
+
+
+@pytest.fixture
+def bridges_that_were(host: Host) -> None:
+    """Have Docker made a bridge once: with the first one, 28 sets policies that stay."""
+    subnets = ("--subnet", "10.8.99.0/24", "--ipv6", "--subnet", "fd08:99::/64")
+    host.engine.docker("network", "create", *subnets, "first")
+    host.engine.docker("network", "rm", "first")
+
+
+CASES: Final = [
+    pytest.param(engine, option, id=f"{option.name}-{engine}", marks=[pytest.mark.engine28] if engine == "28" else [])
+    for engine in ("20", "28")
+    for option in OPTIONS
+    if option.since <= int(engine)
+]
+
+
+@pytest.mark.parametrize(("engine_version", "option"), CASES)
+def test_an_option_does_on_weft_what_it_does_on_dockers_bridge(
+    bridges_that_were: None, street: Street, engine_version: str, option: Option
+) -> None:
+    versions = (4, 6) if engine_version == "28" else (4,)  # 20.10 leaves IPv6 open, and unpublished
+    with ThreadPoolExecutor(2) as pool:
+        sides = list(pool.map(lambda it: Side(street, it[1], it[0], option, versions), ((1, "bridge"), (2, "weft"))))
+    for side in sides:
+        for version in versions:
+            street.neighbour.ip("route", "add", side.subnets[version], "via", HERE[version])
+    docker, weft = (side.seen() for side in sides)
+    differ = {what: (found, weft[what]) for what, found in docker.items() if weft[what] != found}
+    assert differ == differences(engine_version, option)
