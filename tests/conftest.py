@@ -1,7 +1,8 @@
 """What holds for every test: the machine it runs on does not notice."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,14 @@ def machine_unnoticing() -> Iterator[Machine | None]:
         await_(lambda: not before.difference(machine()), 10, "the machine to look as before")
     except WaitedInVainError:
         pytest.fail(f"the session left something behind on the machine:\n{before.difference(machine())}")
+
+
+OVS = [Path(__file__).parent / "drivers" / name for name in ("ovs", "openflow", "ovs_pipeline")]
+"""Suites that run a real Open vSwitch, for `make test-ovs`."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark the suites that have a target of their own."""
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in OVS):
+            item.add_marker(pytest.mark.ovs)
