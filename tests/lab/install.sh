@@ -18,7 +18,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 packages() {
   case $1 in
   venv) python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv ;;
-  lab) echo ca-certificates conntrack libnftables1 nftables iptables iproute2 docker.io docker-compose openvswitch-switch ;;
+  lab) echo ca-certificates libnftables1 nftables iptables iproute2 docker.io docker-compose dbus firewalld ufw ;;
   root) echo debootstrap debian-archive-keyring ;;
   *) echo "install.sh: no group is called $1" >&2; return 2 ;;
   esac
@@ -38,7 +38,7 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 
-# docker.io and openvswitch-switch must start nothing on this machine: the lab's run in nodes. A policy that is there already is the operator's.
+# docker.io must not start an engine on this machine: the lab's run in nodes. A policy that is there already is the operator's.
 if [ ! -e $policy ]; then
   trap 'rm -f $policy' EXIT
   printf '#!/bin/sh\nexit 101\n' >$policy
@@ -51,3 +51,8 @@ update=(apt-get -q update)
 install=(apt-get -q install -y --no-install-recommends --no-remove "${missing[@]}")
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || show "${update[@]}"
 show "${install[@]}" || { show "${update[@]}" && show "${install[@]}"; }   # the lists may be older than the mirror
+
+# nor may a firewall that only the lab's nodes need rule this machine from its next boot on
+for unit in firewalld ufw; do
+  case " ${missing[*]} " in *" $unit "*) ! command -v systemctl >/dev/null || show systemctl --quiet disable "$unit" ;; esac
+done
