@@ -19,10 +19,11 @@ from drivers.resources import Foreign, Key, Rank, Resource, Scope
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one converge did: the steps taken, in order, and those put off for later."""
+    """What one converge did: the steps taken, in order, those put off for later, and what it had to do without."""
 
     taken: tuple[Step, ...] = ()
     deferred: tuple[Step, ...] = ()
+    lacking: tuple[Exception, ...] = ()
 
 
 def order(steps: Iterable[Step]) -> list[Step]:
@@ -91,7 +92,8 @@ class Converger:
         """Make the host have ``wanted`` and nothing else of this scope at ``keys``.
 
         ``defer`` picks steps that may be put off; they are returned, not taken. Raises one ``ExceptionGroup`` of
-        :class:`WeftError` if anything failed; the rest is done all the same.
+        :class:`WeftError` if anything failed; the rest is done all the same. Failures of what is optional are
+        returned, unless there are others.
         """
         found = self.difference(scope, wanted, keys)
         failures: dict[Key, Exception] = {
@@ -118,9 +120,10 @@ class Converger:
             failed = self.backends[ready[0].key.backend].apply(ready)
             failures |= {key: _explained(scope, key, error) for key, error in failed.items()}
             taken += [step for step in ready if step.key not in failed]
-        if failures:
+        optional = {step.key for step in found.steps if step.resource.optional}
+        if failures.keys() - optional:
             raise ExceptionGroup(f"{scope} could not be brought to what is wanted", list(failures.values()))
-        return Outcome(tuple(taken), tuple(deferred))
+        return Outcome(tuple(taken), tuple(deferred), tuple(failures.values()))
 
 
 def _explained(scope: Scope, key: Key, error: Exception) -> Exception:

@@ -25,6 +25,7 @@ class HostFacts:
     ``ra_links``          links with an IPv6 default route learnt by router advertisement and ``accept_ra=1``:
                           the kernel would delete it when ``all.forwarding`` is switched on
     ``operator_links``    bridges that are neither weft's nor Docker's: the operator's own, an uplink perhaps
+    ``firewalld``         firewalld runs, and answers
     """
 
     docker_user: frozenset[int] = frozenset()
@@ -33,3 +34,4 @@ class HostFacts:
     may_forward: bool = False
     ra_links: frozenset[str] = frozenset()
     operator_links: frozenset[str] = frozenset()
+    firewalld: bool = False

@@ -8,12 +8,13 @@ from drivers.announce import Announcer
 from drivers.conntrack import Conntrack
 from drivers.contract import Backend
 from drivers.facts import HostFacts, LinkInfo
+from drivers.firewalld import FirewalldBackend
 from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
 from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
-from drivers.resources import BRIDGE_TABLE_KEY, Scope
+from drivers.resources import BRIDGE_TABLE_KEY, Foreign, Resource, Scope, link_key
 from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
 
@@ -30,6 +31,7 @@ class Host:
         self._xtables = XtablesBackend(marks)
         self._sockets = SocketsBackend(marks)
         self._announcer = Announcer()
+        self._firewalld = FirewalldBackend(self._seen)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -40,6 +42,7 @@ class Host:
             "nft-bridge": self._nft_bridge,
             "xtables": self._xtables,
             "sockets": self._sockets,
+            "firewalld": self._firewalld,
         }
 
     def facts(self, *, may_forward: bool) -> HostFacts:
@@ -51,6 +54,7 @@ class Host:
             may_forward=may_forward,
             ra_links=facts.ra_links(),
             operator_links=facts.operator_links(),
+            firewalld=self._firewalld.answers(),
         )
 
     def link(self, name: str) -> LinkInfo | None:
@@ -95,6 +99,7 @@ class Host:
             "nft": self._nft.calls + self._nft_bridge.calls,
             "xtables": self._xtables.calls,
             "sockets": self._sockets.calls,
+            "firewalld": self._firewalld.calls,
         }
 
     def close(self) -> None:
@@ -105,4 +110,9 @@ class Host:
         self._nft_bridge.close()
         self._xtables.close()
         self._sockets.close()
+        self._firewalld.close()
         self._conntrack.close()
+
+    def _seen(self, link: str) -> Resource | Foreign | None:
+        key = link_key(link)
+        return self._kernel.observe([key]).get(key)

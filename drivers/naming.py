@@ -14,6 +14,7 @@ LINK_NAME_BYTES: Final = 15  # IFNAMSIZ (16) less the closing NUL
 
 _ID_BYTES: Final = LINK_NAME_BYTES - len(PREFIX) - 1
 _DOCKER_ID: Final = re.compile(r"[0-9a-z]{12,64}")
+_MADE_NAME: Final = re.compile(rf"{PREFIX}b[0-9a-z]{{{_ID_BYTES}}}")
 _LINK_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,14}")
 
 Kind = Literal["b", "h", "c"]  # bridge, host's end of a veth, container's end
@@ -28,6 +29,11 @@ def link_name(kind: Kind, ident: str) -> str:
     """
     short = ident[:_ID_BYTES] if _DOCKER_ID.fullmatch(ident) else _digest(ident, 6)
     return f"{PREFIX}{kind}{short}"
+
+
+def is_made_name(name: str) -> bool:
+    """Tell whether :func:`link_name` makes such names for bridges."""
+    return _MADE_NAME.fullmatch(name) is not None
 
 
 def is_link_name(name: str) -> bool:

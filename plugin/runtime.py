@@ -26,7 +26,7 @@ from plugin.store import Bridges, EndpointRow, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
 
-_ALL_HOST: Final = HostFacts(docker_user=frozenset({4, 6}), may_forward=False)
+_ALL_HOST: Final = HostFacts(docker_user=frozenset({4, 6}), may_forward=False, firewalld=True)
 
 
 class HostSide(Protocol):
@@ -142,19 +142,47 @@ class Runtime:
         """Bring one scope to what the store says, now. Raises ``ExceptionGroup`` of what failed, or DeadlineExceeded.
 
         When nothing is left of a scope that is being withdrawn, its row goes too. Steps that ``defer`` picks are left
-        to the reconciler.
+        to the reconciler. What the scope has to do without for now is logged, and tried again at the next look.
         """
+        outcome = self._converge(scope, deadline, also, defer)
+        for problem in outcome.lacking:
+            log.warning("not as wanted for now", extra={"scope": str(scope), "problem": str(problem)})
+        return outcome
+
+    def _converge(
+        self, scope: Scope, deadline: Deadline, also: frozenset[Key], defer: Callable[[Step], bool] = lambda _: False
+    ) -> Outcome:
         with self.holding(scope, deadline):
             plan = self._plan(scope, refresh=True)
             if scope == HOST:
                 self._keep_found_settings(plan)
-            converger = Converger(self._host.backends, deadline.check)
-            outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
+            outcome = self._attempt(plan, scope, deadline, also, defer)
             if outcome.deferred:
                 self.dirty(scope)
             elif plan.ending:
                 self._forget(plan.ending)
             return outcome
+
+    def _attempt(
+        self, plan: Plan, scope: Scope, deadline: Deadline, also: frozenset[Key], defer: Callable[[Step], bool]
+    ) -> Outcome:
+        """Converge, and once more if it failed and the host is not what it was planned for.
+
+        A firewall that reloads takes Docker's chains away for a moment, and may do so because it was asked to.
+        """
+        converger = Converger(self._host.backends, deadline.check)
+        taken: tuple[Step, ...] = ()
+        try:
+            outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
+            if not outcome.lacking or scope != HOST or not self._refresh():
+                return outcome
+            taken = outcome.taken
+        except ExceptionGroup:
+            if scope != HOST or not self._refresh():
+                raise
+        plan = self._plan(scope)
+        outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
+        return replace(outcome, taken=(*taken, *outcome.taken))
 
     @contextmanager
     def holding(self, scope: Scope, deadline: Deadline) -> Iterator[None]:
@@ -203,10 +231,10 @@ class Runtime:
     def _mend(self, finding: Finding, deadline: Deadline) -> Finding:
         try:
             also = frozenset(step.key for step in finding.steps)
-            outcome = self.converge(finding.scope, deadline, also=also)
+            outcome = self._converge(finding.scope, deadline, also)
         except ExceptionGroup as failures:
             return replace(finding, problems=tuple(str(failure) for failure in failures.exceptions))
-        return replace(finding, steps=outcome.taken, problems=())
+        return replace(finding, steps=outcome.taken, problems=tuple(map(str, outcome.lacking)))
 
     def _heal(self, scope: Scope | None) -> None:
         """Look at a scope, or at everything, and say what had to be mended."""
@@ -255,11 +283,14 @@ class Runtime:
                     endpoint = replace(endpoint, links=(*endpoint.links, *self._store.links.of(endpoint.id)))
                 return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
+        """Read the facts anew; if they have changed, have everything looked at, and say so."""
         facts = self._host.facts(may_forward=self._may_forward)
-        if facts != self._facts:
-            self._facts = facts
-            self.dirty(None)
+        if facts == self._facts:
+            return False
+        self._facts = facts
+        self.dirty(None)
+        return True
 
     def _keep_found_settings(self, plan: Plan) -> None:
         """Store how the host's switches were found before they are changed, so that they can be given back."""

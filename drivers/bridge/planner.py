@@ -16,19 +16,23 @@ from drivers.resources import (
     BRIDGE_TABLE_KEY,
     HOST,
     TABLE_KEY,
+    ZONE_KEY,
     Bridge,
     Chain,
     Fence,
     HostAddress,
+    InZone,
     Jump,
     Permit,
     Resource,
     Table,
     Veth,
+    Zone,
     address_key,
     bridge_element_key,
     chain_key,
     element_key,
+    in_zone_key,
     jump_key,
     link_key,
     scope_of,
@@ -48,7 +52,7 @@ class BridgePlanner:
     """The planner of ``weft.backend=bridge``."""
 
     def host(self, facts: HostFacts, use: Use) -> tuple[Resource, ...]:
-        """Return the verdict table, the answer to Docker's FORWARD DROP, and IPv6 forwarding if a network needs it."""
+        """Return the verdict table, the answers to Docker's FORWARD DROP and to firewalld, and IPv6 forwarding."""
         if not use.networks:
             return ()
         operators = facts.operator_links - use.docker_links
@@ -61,11 +65,12 @@ class BridgePlanner:
                 for version in sorted(facts.docker_user)
                 for part in _forward_drop_answer(version, sorted(use.docker_links), sorted(operators))
             ),
+            *((Zone(key=ZONE_KEY, scope=HOST, needs=_TABLE),) if facts.firewalld else ()),
             *(_forwarding6(facts) if use.forwards6 and facts.may_forward else ()),
         )
 
-    def network(self, facts: HostFacts, network: Network) -> tuple[Resource, ...]:  # noqa: ARG002 - a planner's shape
-        """Return the bridge, the host's addresses on it, and what the verdict table has to know of it."""
+    def network(self, facts: HostFacts, network: Network) -> tuple[Resource, ...]:
+        """Return the bridge, the host's addresses on it, and what the verdict table, and firewalld, have to know."""
         scope = scope_of(network.id)
         link = link_key(network.link)
         bridge = Bridge(
@@ -77,6 +82,10 @@ class BridgePlanner:
             ipv6=network.speaks(6) and network.mode6 != "isolated",
             route_localnet=network.loopback,
         )
+        zone: list[Resource] = []
+        if facts.firewalld and not network.adopted:
+            needs = _TABLE | {ZONE_KEY}
+            zone.append(InZone(key=in_zone_key(network.link), scope=scope, needs=needs, shared=True))
         addresses = [
             HostAddress(
                 key=address_key(network.link, subnet.gateway),
@@ -87,7 +96,7 @@ class BridgePlanner:
             for subnet in network.subnets
             if subnet.gateway is not None and not subnet.elsewhere
         ]
-        return behind_fences(bridge, *addresses, *verdicts.of_network(network))
+        return behind_fences(bridge, *addresses, *zone, *verdicts.of_network(network))
 
     def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
         """Return the veth pair, what keeps it apart from others, and its part of the verdicts and published ports."""

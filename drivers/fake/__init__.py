@@ -1,4 +1,4 @@
-"""A host in memory: the kernel's links and settings, nft, iptables, sockets and OVSDB, for tests of whatever converges.
+"""A host in memory: kernel, nft, iptables, sockets, OVSDB and firewalld, for tests of whatever converges.
 
 The backends share one :class:`FakeHost`, so what one of them does to another is real: a bridge takes its addresses
 with it and frees its ports, a table its elements, and a link the port that Open vSwitch has for it. They refuse what

@@ -9,6 +9,7 @@ from typing import Final
 
 from drivers.contract import Backend
 from drivers.fake.backend import FakeBackend
+from drivers.fake.firewalld import FakeFirewalld
 from drivers.fake.kernel import FakeKernel
 from drivers.fake.nft import FakeNft, FakeNftBridge
 from drivers.fake.ovsdb import FakeOvsdb
@@ -17,6 +18,7 @@ from drivers.fake.state import Held, State
 from drivers.fake.xtables import FakeXtables
 from drivers.resources import (
     HALF_MADE,
+    ZONE_KEY,
     Foreign,
     Key,
     Resource,
@@ -24,7 +26,7 @@ from drivers.resources import (
     Setting,
 )
 
-_FAKES: Final = (FakeKernel, FakeNft, FakeNftBridge, FakeXtables, FakeSockets, FakeOvsdb)
+_FAKES: Final = (FakeKernel, FakeNft, FakeNftBridge, FakeXtables, FakeSockets, FakeFirewalld, FakeOvsdb)
 
 
 class FakeHost(State):
@@ -32,6 +34,7 @@ class FakeHost(State):
 
     ``store``        id of the store whose marks count as ours
     ``docker_user``  IP versions whose filter table has a chain DOCKER-USER
+    ``firewalld``    firewalld runs; ``on_disk`` is the zone that it will have when it runs again
     ``objects``      all there is, whoever made it; settings apart, which exist with the value "0" until changed
     ``crash_after``  steps until :class:`Crash`; ``None``: never. Making a link is two steps, and so is making a
                     port of Open vSwitch anew; a batch of nft's or OVSDB's is one
@@ -40,8 +43,8 @@ class FakeHost(State):
     ``steps``        every step that was taken with success, in order
     """
 
-    def __init__(self, store: str = "fake", docker_user: Iterable[int] = (4, 6)) -> None:
-        super().__init__(store, docker_user)
+    def __init__(self, store: str = "fake", docker_user: Iterable[int] = (4, 6), *, firewalld: bool = False) -> None:
+        super().__init__(store, docker_user, firewalld=firewalld)
         self._fakes: dict[str, FakeBackend] = {fake.name: fake(self) for fake in _FAKES}
 
     @property
@@ -68,6 +71,20 @@ class FakeHost(State):
         """Let somebody delete an object, with all that goes with it."""
         with self._by_others():
             self._fakes[key.backend].delete(key)
+
+    def start_firewalld(self) -> None:
+        """Let firewalld come: it has the zone from its disk, and no link in it."""
+        with self._by_others():
+            self.firewalld = True
+            if self.on_disk is not None:
+                self.objects[ZONE_KEY] = self.on_disk
+
+    def stop_firewalld(self) -> None:
+        """Let firewalld go: nothing of it is to be seen."""
+        with self._by_others():
+            self.firewalld = False
+            self.on_disk = self.objects.get(ZONE_KEY)
+            self._fakes["firewalld"].delete(ZONE_KEY)
 
     def fail(self, key: Key, error: Exception, *, times: int | None = 1) -> None:
         """Refuse the next ``times`` steps at ``key``; ``None``: all of them."""

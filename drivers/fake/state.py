@@ -38,9 +38,11 @@ class Held:
 class State:
     """What the backends share. The fields are those of :class:`drivers.fake.host.FakeHost`."""
 
-    def __init__(self, store: str = "fake", docker_user: Iterable[int] = (4, 6)) -> None:
+    def __init__(self, store: str = "fake", docker_user: Iterable[int] = (4, 6), *, firewalld: bool = False) -> None:
         self.marks = Marks(store)
         self.docker_user = set(docker_user)
+        self.firewalld = firewalld
+        self.on_disk: Held | None = None
         self.objects: dict[Key, Held] = {}
         self.settings: dict[Key, str] = {}
         self.crash_after: int | None = None

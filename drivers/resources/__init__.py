@@ -5,6 +5,7 @@ its rank (when it is made and removed) and the keys it needs. Its ``str()`` is t
 """
 
 from drivers.resources.base import HALF_MADE, HOST, SCOPE_ID, Foreign, Key, Rank, Resource, Scope, scope_of
+from drivers.resources.firewalld import POLICY, ZONE, ZONE_KEY, InZone, Zone, in_zone_key
 from drivers.resources.kernel import (
     BRIDGE_PORTS,
     DEFAULT_MTU,
@@ -60,12 +61,15 @@ __all__ = [
     "HELD_AT_MOST",
     "HOST",
     "OVS_BRIDGE",
+    "POLICY",
     "RELAYED_AT_MOST",
     "SCOPE_ID",
     "TABLE_KEY",
     "TUNNELS",
     "XTABLES_CHAIN",
     "XTABLES_PARENT",
+    "ZONE",
+    "ZONE_KEY",
     "Bridge",
     "Chain",
     "Element",
@@ -77,6 +81,7 @@ __all__ = [
     "Forwarding",
     "Hold",
     "HostAddress",
+    "InZone",
     "Jump",
     "Key",
     "OvsBridge",
@@ -91,6 +96,7 @@ __all__ = [
     "Setting",
     "Table",
     "Veth",
+    "Zone",
     "address_key",
     "bridge_element_key",
     "chain_key",
@@ -98,6 +104,7 @@ __all__ = [
     "flow",
     "flow_key",
     "hold_key",
+    "in_zone_key",
     "jump_key",
     "link_key",
     "ovs_bridge_key",

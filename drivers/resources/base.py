@@ -49,7 +49,7 @@ def scope_of(network: str, endpoint: str = "") -> Scope:
 class Key:
     """Identity as the host itself sees it, never a handle (ifindex, rule number): those change under our feet."""
 
-    backend: str  # kernel | nft | xtables | sockets | ovsdb
+    backend: str  # kernel | nft | nft-bridge | xtables | sockets | firewalld | ovsdb | openflow
     kind: str
     at: tuple[str, ...]
 
@@ -61,11 +61,13 @@ class Key:
 class Resource:
     """Something that should exist. ``==`` compares value and scope.
 
-    ``adopted``  the operator's own: it must exist, and is never created or deleted
-    ``shared``   if somebody without our mark has it there already, that is as good, and it stays theirs
+    ``adopted``   the operator's own: it must exist, and is never created or deleted
+    ``shared``    if somebody without our mark has it there already, that is as good, and it stays theirs
+    ``optional``  of a kind that its scope can do without for now: if it fails, that is told, and the rest stands
     """
 
     rank: ClassVar[Rank]
+    optional: ClassVar[bool] = False
     key: Key
     scope: Scope
     needs: frozenset[Key] = field(default=frozenset(), compare=False)

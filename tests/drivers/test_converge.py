@@ -19,6 +19,7 @@ from drivers.resources import (
     Fence,
     Forwarding,
     HostAddress,
+    InZone,
     Jump,
     Key,
     Permit,
@@ -29,6 +30,7 @@ from drivers.resources import (
     Veth,
     chain_key,
     element_key,
+    in_zone_key,
     jump_key,
     link_key,
     setting_key,
@@ -329,3 +331,20 @@ def test_a_link_that_a_crash_left_half_made(
     then(converger)
     assert host.objects.keys() == left
     assert converger.survey().keys() == ({NETWORK} if left else set())
+
+
+def test_what_is_optional_may_fail_and_is_told(host: FakeHost, converger: Converger, table: None) -> None:
+    bound = InZone(key=in_zone_key("wfbone"), scope=NETWORK)  # and there is no zone
+    outcome = converger.converge(NETWORK, [*NETWORK_PLAN, bound])
+    assert [step.key for step in outcome.taken] == [FENCE.key, BRIDGE.key, ADDRESS.key, PERMIT.key]
+    assert [type(error) for error in outcome.lacking] == [HostFailure]
+    assert "link wfbone" in str(outcome.lacking[0])
+    assert [step.key for step in converger.difference(NETWORK, [*NETWORK_PLAN, bound]).steps] == [bound.key]
+
+
+def test_what_is_optional_is_told_with_the_rest_if_that_fails(host: FakeHost, converger: Converger) -> None:
+    bound = InZone(key=in_zone_key("wfbone"), scope=NETWORK)
+    host.fail(BRIDGE.key, OSError(errno.EPERM, "no"))
+    with pytest.raises(ExceptionGroup) as caught:
+        converger.converge(NETWORK, [BRIDGE, bound])
+    assert len(caught.value.exceptions) == 2

@@ -30,6 +30,7 @@ def host_facts(draw: st.DrawFn) -> HostFacts:
         may_forward=draw(st.booleans()),
         ra_links=draw(st.frozensets(st.sampled_from(("eth0", "eth1", "eth2", "wlan0", "wwan0")))),
         operator_links=draw(_bridges()),
+        firewalld=draw(st.booleans()),
     )
 
 

@@ -24,6 +24,7 @@ from drivers.resources import (
     Element,
     Foreign,
     HostAddress,
+    InZone,
     Jump,
     Key,
     Rank,
@@ -31,6 +32,7 @@ from drivers.resources import (
     Rule,
     Scope,
     Veth,
+    Zone,
 )
 from tests.properties.strategies import PLANNER, World, endpoints, host_facts, networks, uses, variants, worlds
 from tests.properties.weft import Weft, expected, prepared, strangers
@@ -117,7 +119,7 @@ def test_a_need_is_met_before_it_is_needed(world: World) -> None:
 def test_nothing_opens_without_the_table(world: World) -> None:
     for plan in world.plans().values():
         for one in plan:
-            if isinstance(one, Element | Chain | Jump):
+            if isinstance(one, Element | Chain | Jump | Zone | InZone):
                 assert (BRIDGE_TABLE_KEY if one.key.backend == BRIDGE_TABLE_KEY.backend else TABLE_KEY) in one.needs
             if one.rank is Rank.OPEN or isinstance(one, Rule):
                 assert any(key.kind == "chain" for key in one.needs)
@@ -163,12 +165,9 @@ def test_a_converge_touches_its_own_scope_only(world: World, data: st.DataObject
     if _is_gone(scope, steps, "link"):
         others = {key: _without_bridge(one) for key, one in others.items()}
         after = {key: _without_bridge(one) for key, one in after.items()}
-    elif _is_gone(scope, steps, "table") or _is_gone(scope, steps, "chain"):  # they go with what is in them
-        others = {
-            key: one
-            for key, one in others.items()
-            if key in after or key.backend not in ("nft", "nft-bridge", "xtables")
-        }
+    elif any(_is_gone(scope, steps, kind) for kind in ("table", "chain", "zone")):  # they go with what is in them
+        with_contents = ("nft", "nft-bridge", "xtables", "firewalld")
+        others = {key: one for key, one in others.items() if key in after or key.backend not in with_contents}
     assert after == others
 
 
@@ -178,7 +177,8 @@ def _is_gone(scope: Scope, steps: tuple[Step, ...], kind: str) -> bool:
 
 def _another_plan(world: World, scope: Scope, data: st.DataObject) -> tuple[Resource, ...]:
     if scope == HOST:
-        return PLANNER.host(replace(data.draw(host_facts()), docker_user=world.facts.docker_user), data.draw(uses()))
+        facts = replace(data.draw(host_facts()), docker_user=world.facts.docker_user, firewalld=world.facts.firewalld)
+        return PLANNER.host(facts, data.draw(uses()))
     number, (network, attached) = next(
         (number, one) for number, one in enumerate(world.networks) if one[0].id.startswith(scope.network)
     )

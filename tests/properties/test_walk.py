@@ -19,6 +19,7 @@ from drivers.resources import (
     Bridge,
     Chain,
     HostAddress,
+    InZone,
     Jump,
     Key,
     Resource,
@@ -26,6 +27,7 @@ from drivers.resources import (
     Scope,
     Table,
     Veth,
+    Zone,
     address_key,
     jump_key,
     link_key,
@@ -48,6 +50,7 @@ CHANGES: dict[type[Resource], dict[str, object]] = {
     Table: {"text": " set same { type ifname . ifname; } "},
     Chain: {"rules": ("-j DROP",)},
     Jump: {"placed": False},
+    Zone: {"loaded": False},
 }
 
 
@@ -80,7 +83,10 @@ class Walk(RuleBasedStateMachine):
         except Crash:
             self._start()
         except ExceptionGroup as group:
-            self.reported += group.exceptions
+            self.weft.lacking += group.exceptions
+        if self.weft.lacking:
+            self.reported += self.weft.lacking
+            self.weft.lacking.clear()
             self.dirty.add(None)
             self.settled = False
 
@@ -169,8 +175,8 @@ class Walk(RuleBasedStateMachine):
         """Put something of another weft's in the place of ours: it is reported and left alone until it goes."""
         key = self._ours(data)
         resource = self.host.objects[key].resource
-        if isinstance(resource, HostAddress | Table | Rule):  # whose they are is a matter of their link, table or chain
-            return
+        if isinstance(resource, HostAddress | Table | Rule | Zone | InZone):
+            return  # whose they are is a matter of their link, table or chain, or of their name
         self.host.plant(resource, Marks("other").write(Scope("theirs")))
         theirs = self.host.objects[key]
         self._ask(self.weft.reconcile)
@@ -189,6 +195,17 @@ class Walk(RuleBasedStateMachine):
         else:
             self.host.docker_user.add(version)
         self.weft.facts = replace(self.weft.facts, docker_user=frozenset(self.host.docker_user))
+        self.dirty.add(None)
+        self.settled = False
+
+    @rule()
+    def firewalld_comes_or_goes(self) -> None:
+        """Start or stop firewalld; the facts are read again."""
+        if self.host.firewalld:
+            self.host.stop_firewalld()
+        else:
+            self.host.start_firewalld()
+        self.weft.facts = replace(self.weft.facts, firewalld=self.host.firewalld)
         self.dirty.add(None)
         self.settled = False
 
@@ -232,6 +249,8 @@ class Walk(RuleBasedStateMachine):
         if OPERATORS[0].key not in self.host.objects:
             self.host.plant(OPERATORS[0])
             self.found = strangers(self.host)
+        if not self.host.firewalld:
+            self.firewalld_comes_or_goes()
         self.weft.start()
         assert self.weft.converger.survey() == expected(self.weft)
         for scope in sorted(self.weft.rows):

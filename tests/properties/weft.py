@@ -12,7 +12,7 @@ from drivers.converge import Converger
 from drivers.facts import HostFacts
 from drivers.fake import FakeHost, Held
 from drivers.model import Endpoint, Network
-from drivers.resources import HOST, Bridge, Foreign, HostAddress, Key, Resource, Scope, Setting, scope_of
+from drivers.resources import HOST, ZONE_KEY, Bridge, Foreign, HostAddress, Key, Resource, Scope, Setting, scope_of
 from tests.properties.strategies import PLANNER, use_of
 
 
@@ -41,6 +41,7 @@ class Weft:
         self.facts = facts
         self.converger = Converger(host.backends)
         self.rows: dict[Scope, Row] = {}
+        self.lacking: list[Exception] = []
 
     def intent(self, scope: Scope) -> tuple[Resource, ...]:
         """Return what the row of a scope asks for, in whatever phase it is."""
@@ -62,11 +63,13 @@ class Weft:
     def converge(self, scope: Scope, keys: Collection[Key] = ()) -> None:
         """Bring one scope to what is wanted; a row that is withdrawn goes when its scope is empty."""
         before = {resource.key for resource in self.intent(scope)}
-        self.converger.converge(scope, self.wanted(scope), before | set(keys))
+        if scope == HOST:
+            before.add(ZONE_KEY)  # firewalld may have it on its disk, whatever it was when that was planned
+        self.lacking += self.converger.converge(scope, self.wanted(scope), before | set(keys)).lacking
         if scope in self.rows and self.rows[scope].phase is Phase.DELETING:
-            keys = {resource.key for resource in self.intent(HOST)}
+            keys = {resource.key for resource in self.intent(HOST)} | {ZONE_KEY}
             del self.rows[scope]
-            self.converger.converge(HOST, self.intent(HOST), keys)
+            self.lacking += self.converger.converge(HOST, self.intent(HOST), keys).lacking
 
     def create(self, network: Network, endpoint: Endpoint | None = None) -> None:
         """Store the intent, then bring host and scope to it; what fails is withdrawn."""
@@ -113,7 +116,7 @@ class Weft:
 
 def prepared(facts: HostFacts, *, shared: Collection[HostAddress] = ()) -> FakeHost:
     """Return a host as weft finds it: bridges of the operator's to adopt, some with the gateway on them already."""
-    host = FakeHost(docker_user=facts.docker_user)
+    host = FakeHost(docker_user=facts.docker_user, firewalld=facts.firewalld)
     for name in ("eth0", "docker0", *(f"br{number}" for number in range(8))):
         host.plant(Bridge(key=Key("kernel", "link", (name,)), scope=HOST, mac="02:00:00:00:00:99", mtu=1500))
     for address in shared:

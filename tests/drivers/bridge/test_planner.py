@@ -163,7 +163,7 @@ def test_the_cases_show_every_set_and_every_kind_of_thing() -> None:
     assert {one.set_name for one in shown if isinstance(one, Element)} == sets
     assert {type(one).__name__ for one in shown} == {
         *("Table", "Chain", "Jump", "Rule", "Bridge", "Veth", "HostAddress", "Setting", "Forwarding"),
-        *("Fence", "Permit", "Publish", "Hold"),
+        *("Fence", "Permit", "Publish", "Hold", "Zone", "InZone"),
     }
 
 
