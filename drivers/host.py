@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
+from drivers import obstacles
 from drivers.announce import Announcer
 from drivers.conntrack import Conntrack
 from drivers.contract import Backend
+from drivers.errors import WeftError
 from drivers.facts import HostFacts, LinkInfo
 from drivers.firewalld import FirewalldBackend
 from drivers.kernel import facts
@@ -14,6 +17,7 @@ from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
 from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
+from drivers.obstacles import Obstacle
 from drivers.resources import BRIDGE_TABLE_KEY, Foreign, Resource, Scope, link_key
 from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
@@ -56,6 +60,24 @@ class Host:
             operator_links=facts.operator_links(),
             firewalld=self._firewalld.answers(),
         )
+
+    def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
+        """Return what stops packets of networks that are to go out or come in, with what to type about it."""
+        routed = [network for network in networks if network.subnets and not network.internal]
+        found: list[tuple[Network, Obstacle]] = []
+        with suppress(WeftError):  # a firewall that cannot be looked at is none that can be told of
+            for version in (4, 6):
+                speakers = [network for network in routed if network.speaks(version)]
+                closed = self._xtables.closed(version) if speakers else {}
+                found += [(one, told) for one in speakers for told in obstacles.of_filter(version, one.link, closed)]
+        own = [network for network in routed if not network.adopted]
+        if not own:
+            return found
+        if self._firewalld.answers():
+            zones = self._firewalld.zones()
+            return found + [(one, told) for one in own for told in obstacles.of_zone(one.link, zones.get(one.link))]
+        table = self._nft.foreign("firewalld")
+        return found + [(one, told) for one in own for told in obstacles.of_firewalld(one.link, table)]
 
     def link(self, name: str) -> LinkInfo | None:
         """Return what a link is, or ``None`` if there is none of that name."""

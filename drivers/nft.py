@@ -89,6 +89,13 @@ class NftBackend:
         """Give back the socket. Nothing on the host changes."""
         self._nft.close()
 
+    def foreign(self, table: str) -> str | None:
+        """Return the listing of somebody else's table of family inet, ``None`` if there is none."""
+        try:
+            return self._nft.run(f"list table inet {table}")
+        except HostFailure:
+            return None
+
     # -- what is there ----------------------------------------------------------------------------------------------
 
     def observe(self, keys: Collection[Key]) -> Mapping[Key, Resource | Foreign]:

@@ -1,9 +1,10 @@
 """The backend of our answer to Docker's FORWARD DROP: chain WEFT in iptables' filter table, and the jump to it.
 
 DOCKER-USER is the operator's chain. One rule in it is ours, a jump below everything he wrote and above the RETURN with
-which Docker closes it; every other rule stays as it is. All changes go through ``iptables-restore --noflush``: one
-transaction per batch and IP version. A chain line (``:WEFT -``) makes or empties that chain and no other (iptables
-1.8.9, both variants).
+which Docker closes it; every other rule stays as it is. Where somebody has flushed FORWARD, so that it drops and leads
+nowhere, our jump stands there until Docker has put its own back. All changes go through ``iptables-restore
+--noflush``: one transaction per batch and IP version. A chain line (``:WEFT -``) makes or empties that chain and no
+other (iptables 1.8.9, both variants).
 
 iptables has two variants that do not see each other: nft, and legacy. The right one is where DOCKER-USER is
 (facts/managed-plugin.md), so it is looked for in both; in legacy only if its filter table exists, for asking would make
@@ -12,12 +13,14 @@ it.
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +50,9 @@ VERSIONS: Final = (4, 6)
 _ABSENT: Final = (1, 3)  # exit codes: no such chain; no such table in this kernel. 4 is "busy" or "not allowed"
 _PATIENCE: Final = 15  # seconds
 _LOOK: Final = 1.0  # seconds between two looks at legacy tables, which send no event (facts/network.md 15)
+_MEANWHILE: Final = 5.0  # seconds that dockerd may take to make its chains again, some 0.3 here
+_FORWARD: Final = "FORWARD"
+_DROPS: Final = "-P FORWARD DROP"
 _LEGACY_TABLES: Final = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
 
 _Lines = tuple[Line, ...]
@@ -54,10 +60,20 @@ _Lines = tuple[Line, ...]
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The two chains of one IP version; ``None``: there is no such chain."""
+    """The chains of one IP version: ours, Docker's for the operator, and FORWARD. ``None``: there is no such chain.
+
+    ``home`` is the chain that our jump belongs into.
+    """
 
     chain: _Lines | None = None
     parent: _Lines | None = None
+    forward: _Lines | None = None
+    home: str = field(default=XTABLES_PARENT, kw_only=True)
+
+    @property
+    def parents(self) -> Mapping[str, _Lines]:
+        """The chains that our jump may be in."""
+        return {XTABLES_PARENT: self.parent or (), _FORWARD: self.forward or ()}
 
 
 class XtablesBackend:
@@ -67,6 +83,7 @@ class XtablesBackend:
         self._marks = marks
         self._lock = threading.RLock()
         self._homes: dict[int, str] = {}  # by IP version: the program that showed DOCKER-USER last
+        self._last_seen: dict[int, float] = {}  # the same, when: seconds of the monotonic clock
         self._legacy: dict[str, bool] = {}
         self.calls = 0
 
@@ -77,10 +94,23 @@ class XtablesBackend:
         """Return the IP versions whose filter table has a chain DOCKER-USER now; none without iptables."""
         return frozenset(version for version in VERSIONS if self._find(version))
 
+    def closed(self, version: int) -> Mapping[str, str]:
+        """Return the programs whose FORWARD drops without a DOCKER-USER to answer in, each with its filter table.
+
+        One that was there a moment ago will be back: Docker makes it again after a reload of firewalld.
+        """
+        found: dict[str, str] = {}
+        if time.monotonic() - self._last_seen.get(version, -math.inf) < _MEANWHILE:
+            return found
+        for name in self._variants(version):
+            if _leads_nowhere(self._listing(name, _FORWARD) or "") and self._listing(name, XTABLES_PARENT) is None:
+                found[name] = self._run(name, "-w", "5", "-S").stdout
+        return found
+
     # -- what is there ----------------------------------------------------------------------------------------------
 
     def observe(self, keys: Collection[Key]) -> Mapping[Key, Resource | Foreign]:
-        """Return what is at ``keys``: at most two listings of one chain each per IP version, whatever Docker has."""
+        """Return what is at ``keys``: at most three listings of one chain each per IP version, whatever Docker has."""
         found: dict[Key, Resource | Foreign] = {}
         for version in VERSIONS:
             mine = [key for key in keys if key.at[0] == str(version)]
@@ -108,7 +138,7 @@ class XtablesBackend:
             case "chain":
                 return self._found_chain(key, state.chain)
             case "jump":
-                return self._found_jump(key, state.parent or ())
+                return self._found_jump(key, state)
             case _:
                 spec = spell(key.at[1])
                 return self._found_rule(key, [line for line in state.chain or () if line.spec == spec])
@@ -123,14 +153,15 @@ class XtablesBackend:
         first = next((at for at, line in enumerate(ours) if not self._is_endpoints(line)), len(ours))
         return Chain(key=key, scope=HOST, rules=tuple(line.spec for line in ours[first:]))
 
-    def _found_jump(self, key: Key, lines: _Lines) -> Resource | Foreign | None:
-        jumps = [line for line in lines if line.jumps_to(XTABLES_CHAIN)]
+    def _found_jump(self, key: Key, state: _State) -> Resource | Foreign | None:
+        jumps = [line for lines in state.parents.values() for line in lines if line.jumps_to(XTABLES_CHAIN)]
         ours = [line for line in jumps if self._is_hosts(line)]
         if ours:
+            lines = state.parents[state.home]
             rest = [line for line in lines if line not in ours]
             at = _slot(rest)
-            placed = [*rest[:at], ours[0], *rest[at:]] == [*lines] and ours[0].spec == f"-j {XTABLES_CHAIN}"
-            return Jump(key=key, scope=HOST, placed=placed)
+            right = [*rest[:at], ours[0], *rest[at:]] == [*lines] and ours[0].spec == f"-j {XTABLES_CHAIN}"
+            return Jump(key=key, scope=HOST, placed=right and len(ours) == 1)
         return Foreign(key, describe(jumps[0].comment)) if jumps else None
 
     def _found_rule(self, key: Key, lines: list[Line]) -> Resource | Foreign | None:
@@ -199,7 +230,7 @@ class XtablesBackend:
                 yield f"-F {XTABLES_CHAIN}"
                 yield f"-X {XTABLES_CHAIN}"
             case Jump() as jump:
-                yield from self._move_jump(state.parent, jump, wanted=step.new is not None)
+                yield from self._move_jump(state, jump, wanted=step.new is not None)
             case Rule() as rule if step.new:
                 yield f"-I {XTABLES_CHAIN} 1 {self._marked(rule.version, rule.spec, rule.scope)}"
             case Rule() as rule:
@@ -216,18 +247,19 @@ class XtablesBackend:
         yield from (f"-A {XTABLES_CHAIN} {line.raw}" for line in lines if not self._is_hosts(line))
         yield from (f"-A {XTABLES_CHAIN} {self._marked(chain.version, rule, chain.scope)}" for rule in chain.rules)
 
-    def _move_jump(self, parent: _Lines | None, jump: Jump, *, wanted: bool) -> Iterator[str]:
-        if parent is None:
-            if wanted:
-                raise Unsupported(
-                    f"{self._program(jump.version)} has no chain {XTABLES_PARENT} to jump from: is Docker running?"
-                )
-            return
-        ours = [line for line in parent if line.jumps_to(XTABLES_CHAIN) and self._is_hosts(line)]
-        yield from (f"-D {XTABLES_PARENT} {line.raw}" for line in ours)
+    def _move_jump(self, state: _State, jump: Jump, *, wanted: bool) -> Iterator[str]:
+        if wanted and state.parent is None:
+            raise Unsupported(
+                f"{self._program(jump.version)} has no chain {XTABLES_PARENT} to jump from: is Docker running?"
+            )
+        rest: dict[str, list[Line]] = {}
+        for name, lines in state.parents.items():
+            ours = [line for line in lines if line.jumps_to(XTABLES_CHAIN) and self._is_hosts(line)]
+            rest[name] = [line for line in lines if line not in ours]
+            yield from (f"-D {name} {line.raw}" for line in ours)
         if wanted:
-            at = _slot([line for line in parent if line not in ours]) + 1
-            yield f"-I {XTABLES_PARENT} {at} -m comment --comment {self._marks.write(HOST)} -j {XTABLES_CHAIN}"
+            at = _slot(rest[state.home]) + 1
+            yield f"-I {state.home} {at} -m comment --comment {self._marks.write(HOST)} -j {XTABLES_CHAIN}"
 
     def _marked(self, version: int, spec: str, scope: Scope) -> str:
         matches, _, target = check(version, spec).rpartition("-j ")
@@ -272,14 +304,14 @@ class XtablesBackend:
             return None
 
     def _legacy_text(self) -> tuple[str | None, ...]:
-        """Return our two chains in the legacy tables; nothing, at the price of reading a file, where there are none."""
+        """Return the chains that concern us in the legacy tables; nothing, for reading a file, where there are none."""
         return tuple(
             self._listing(name, chain)
             for version in VERSIONS
             if _has_legacy_filter(version)
             for name in self._variants(version)
             if self._is_legacy(name) and self._homes.get(version, name) == name
-            for chain in (XTABLES_PARENT, XTABLES_CHAIN)
+            for chain in (XTABLES_PARENT, XTABLES_CHAIN, _FORWARD)
         )
 
     # -- the programs -----------------------------------------------------------------------------------------------
@@ -290,7 +322,9 @@ class XtablesBackend:
         name = self._program(version)
         chain = self._listing(name, XTABLES_CHAIN) if kinds - {"jump"} else None
         parent = self._listing(name, XTABLES_PARENT) if "jump" in kinds else None
-        return _State(*(parse(text) if text is not None else None for text in (chain, parent)))
+        forward = self._listing(name, _FORWARD) if "jump" in kinds else None
+        found = [parse(text) if text is not None else None for text in (chain, parent, forward)]
+        return _State(*found, home=_FORWARD if _leads_nowhere(forward or "") else XTABLES_PARENT)
 
     def _program(self, version: int) -> str:
         """Return the program whose tables have DOCKER-USER, or had it when last seen; else the host's own choice."""
@@ -300,6 +334,7 @@ class XtablesBackend:
         for name in self._variants(version):
             if self._listing(name, XTABLES_PARENT) is not None:
                 self._homes[version] = name
+                self._last_seen[version] = time.monotonic()
                 return name
         return None
 
@@ -339,6 +374,12 @@ class XtablesBackend:
             )
         except subprocess.TimeoutExpired:
             raise HostFailure(f"{name} did not come back within {_PATIENCE} s: who holds /run/xtables.lock?") from None
+
+
+def _leads_nowhere(forward: str) -> bool:
+    """Tell whether FORWARD, as it is listed, drops what comes to its end and does not ask DOCKER-USER before."""
+    asked = any(line.spec == f"-j {XTABLES_PARENT}" for line in parse(forward))
+    return _DROPS in forward.splitlines() and not asked
 
 
 def _slot(lines: Sequence[Line]) -> int:

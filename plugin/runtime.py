@@ -166,7 +166,7 @@ class Runtime:
     def _attempt(
         self, plan: Plan, scope: Scope, deadline: Deadline, also: frozenset[Key], defer: Callable[[Step], bool]
     ) -> Outcome:
-        """Converge, and once more if it failed and the host is not what it was planned for.
+        """Converge, and the host once more if it failed, as it is by then.
 
         A firewall that reloads takes Docker's chains away for a moment, and may do so because it was asked to.
         """
@@ -178,9 +178,9 @@ class Runtime:
                 return outcome
             taken = outcome.taken
         except ExceptionGroup:
-            if scope != HOST or not self._refresh():
+            if scope != HOST:
                 raise
-        plan = self._plan(scope)
+        plan = self._plan(scope, refresh=True)
         outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
         return replace(outcome, taken=(*taken, *outcome.taken))
 

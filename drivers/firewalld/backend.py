@@ -57,12 +57,12 @@ class FirewalldBackend:
         """Tell whether firewalld is there and answers."""
         return self._client.answers()
 
-    def zone_of(self, link: str) -> str | None:
-        """Return the zone that a link was put into; ``None``: none, or firewalld does not answer."""
+    def zones(self) -> Mapping[str, str]:
+        """Return the zone of each link that was put into one; none if firewalld does not answer."""
         try:
-            return self._zones().get(link)
+            return self._zones()
         except (HostFailure, Refused):
-            return None
+            return {}
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class FirewalldBackend:
                 return Foreign(key, f"somebody who put {name} into zone {ZONE}")
 
     def _zones(self) -> Mapping[str, str]:
-        """Return the zone of each link that was put into one."""
+        """Return the same, or raise."""
         active: Mapping[str, Mapping[str, Sequence[str]]] = self._client.first(_ACTIVE)
         return {link: zone for zone, held in active.items() for link in held.get("interfaces", ())}
 

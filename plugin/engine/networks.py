@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from drivers.errors import Conflict, InvalidRequest
 from drivers.facts import LinkInfo
 from drivers.model import Endpoint, IPNetwork, Network
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
+from drivers.obstacles import Obstacle
 from drivers.resources import HOST, Scope
 from plugin.deadline import Deadline
 from plugin.requests import NetworkRequest
@@ -33,6 +34,10 @@ class HostLooks(Protocol):
 
     def forwarding4(self) -> bool:
         """Tell whether the host forwards IPv4."""
+        ...
+
+    def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
+        """Return what stops packets of networks, with what to type about it."""
         ...
 
     def is_plugged(self, link: str) -> bool:
@@ -181,6 +186,11 @@ class Networks:
                     "why": "dockerd was started with --ip-forward=false, or something switched it off",
                     "fix": "sysctl -w net.ipv4.ip_forward=1",
                 },
+            )
+        for _, obstacle in self._host.obstacles([network]):
+            log.warning(
+                "a firewall stands in the way",
+                extra={"network": network.id[:12], "why": obstacle.what, "fix": obstacle.fix},
             )
         log.info(
             "network created",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import plugin
 from drivers.errors import Conflict, NotFound
-from drivers.model import Address
+from drivers.model import Address, Network
+from drivers.obstacles import Obstacle
 from drivers.verdicts import span, united
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
@@ -37,6 +38,10 @@ class HostNotes(Protocol):
         """Tell whether the host forwards IPv4."""
         ...
 
+    def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
+        """Return what stops packets of networks, with what to type about it."""
+        ...
+
 
 class Views:
     """What the commands ask for. Only ``reconcile``, ``add_port`` and ``remove_port`` change anything."""
@@ -57,6 +62,8 @@ class Views:
         notes = []
         if routed and not self._host.forwarding4():
             notes.append("IPv4 forwarding is off: networks have no way out; `sysctl -w net.ipv4.ip_forward=1`")
+        in_the_way = self._host.obstacles(row.network for row in networks)
+        notes += [f"network {network.id[:12]}: {one.what}; `{one.fix}`" for network, one in in_the_way]
         return {
             "version": plugin.__version__,
             "pid": os.getpid(),

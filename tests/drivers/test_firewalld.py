@@ -220,8 +220,7 @@ def test_a_link_that_somebody_put_elsewhere_stays_there(backend: FirewalldBacken
     assert Converger({"firewalld": backend}).converge(NETWORK, [BOUND]).taken == ()
     assert isinstance(backend.apply(create(BOUND))[BOUND.key], Conflict)
     assert backend.apply(delete(BOUND)) == {}
-    assert backend.zone_of(OURS) == "internal"
-    assert backend.zone_of("eth0") is None
+    assert backend.zones() == {OURS: "internal"}
 
 
 def test_a_strangers_link_in_the_zone_keeps_it(backend: FirewalldBackend, firewalld: Firewalld) -> None:

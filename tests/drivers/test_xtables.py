@@ -215,6 +215,50 @@ def test_a_jump_that_was_moved_is_put_back(
 
 
 @pytest.mark.kernel
+def test_the_jump_is_in_a_flushed_forward_until_docker_is_back(
+    backend: XtablesBackend, version: int, variant: str
+) -> None:
+    chain, jump = planned(version)
+    wanted = [replace(chain, needs=frozenset()), jump]
+    converger = Converger({"xtables": backend})
+    converger.converge(HOST, wanted)
+    ours = '-m comment --comment "weft:a::" -j WEFT'
+
+    def converged() -> tuple[list[str], list[str]]:
+        assert observed(backend, jump) == {jump.key: replace(jump, placed=False)}
+        assert [step.key for step in converger.converge(HOST, wanted).taken] == [jump.key]
+        assert not converger.difference(HOST, wanted)
+        return chain_of(variant, version, "FORWARD"), chain_of(variant, version, "DOCKER-USER")
+
+    run(variant, version, "-F", "FORWARD")
+    operator_writes(variant, version, "-A", "FORWARD")
+    (his,) = chain_of(variant, version, "FORWARD")
+    assert converged() == ([his, ours], [CLOSING])
+    run(variant, version, "-I", "FORWARD", "-j", "DOCKER-USER")
+    assert converged() == (["-j DOCKER-USER", his], [ours, CLOSING])
+    run(variant, version, "-F", "FORWARD")
+    assert converged() == ([ours], [CLOSING])
+    run(variant, version, "-P", "FORWARD", "ACCEPT")  # which drops nothing that is to be answered
+    assert converged() == ([], [ours, CLOSING])
+    run(variant, version, "-P", "FORWARD", "DROP")
+    assert converged() == ([ours], [CLOSING])
+    assert backend.apply(delete(jump)) == {}
+    assert (chain_of(variant, version, "FORWARD"), chain_of(variant, version, "DOCKER-USER")) == ([], [CLOSING])
+
+
+@pytest.mark.kernel
+def test_a_jump_of_another_weft_in_forward_is_a_stranger(backend: XtablesBackend, version: int, variant: str) -> None:
+    run(variant, version, "-F", "FORWARD")
+    other = XtablesBackend(Marks("b"))
+    chain, jump = planned(version)
+    other.apply(create(chain, jump))
+    assert observed(backend, jump) == {jump.key: Foreign(jump.key, "another weft (store b)")}
+    assert isinstance(backend.apply(create(jump))[jump.key], Conflict)
+    assert backend.apply(delete(jump)) == {}
+    assert observed(other, jump) == {jump.key: jump}
+
+
+@pytest.mark.kernel
 def test_what_others_made_is_a_stranger_and_stays(backend: XtablesBackend, version: int, variant: str) -> None:
     other = XtablesBackend(Marks("b"))
     chain, jump = planned(version)

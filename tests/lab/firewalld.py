@@ -135,6 +135,11 @@ class Firewalld:
 
         await_(answers, 60, f"firewalld in {self.node.netns}")
 
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it lives."""
+        return self._process is not None and self._process.alive
+
     def stop(self) -> None:
         """SIGTERM: it takes its rules away."""
         if self._process is not None:

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from drivers.errors import Conflict, DeadlineExceeded, InvalidRequest
+from drivers.facts import HostFacts
 from drivers.naming import link_name
+from drivers.obstacles import Obstacle
 from drivers.resources import (
     HOST,
     TABLE_KEY,
+    ZONE_KEY,
     Bridge,
     HostAddress,
     Veth,
     address_key,
+    in_zone_key,
     link_key,
     scope_of,
 )
@@ -249,3 +254,72 @@ def test_an_adopted_bridge_gives_its_mtu_and_is_not_lowered(world: World) -> Non
     row = world.store.network(NETWORK)
     assert row is not None
     assert row.network.mtu == 9000
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_firewall_in_the_way_is_told_with_what_to_type(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.host.in_the_way.append(Obstacle("ufw drops", "ufw route allow"))
+    world.networks.create(network_request(), now())
+    (record,) = warnings(caplog)
+    assert record.getMessage() == "a firewall stands in the way"
+    assert (record.__dict__["why"], record.__dict__["fix"]) == ("ufw drops", "ufw route allow")
+
+
+def test_a_network_is_made_without_firewalld_if_that_fails(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.host.fake.start_firewalld()
+    world.host.fake.fail(ZONE_KEY, OSError(errno.ETIMEDOUT, "no answer"))
+    world.networks.create(network_request(), now())
+    assert [record.getMessage() for record in warnings(caplog)] == ["not as wanted for now"] * 2
+    bound = in_zone_key(BRIDGE)
+    assert bound not in world.host.fake.objects
+    world.runtime.reconcile(now())
+    assert {ZONE_KEY, bound} <= world.host.fake.objects.keys()
+
+
+def test_what_firewalld_had_goes_with_the_last_network(world: World) -> None:
+    world.host.fake.start_firewalld()
+    for number in (1, 2):
+        world.networks.create(network_request(number), now())
+    world.networks.delete(NETWORK, now())
+    assert {key for key in world.host.fake.objects if key.backend == "firewalld"} == {
+        ZONE_KEY,
+        in_zone_key(link_name("b", network_id(2))),
+    }
+    world.networks.delete(network_id(2), now())
+    assert world.host.fake.objects == {}
+
+
+def test_a_zone_left_behind_goes_at_the_start(world: World) -> None:
+    world.host.fake.start_firewalld()
+    world.networks.create(network_request(), now())
+    world.host.fake.stop_firewalld()
+    world.networks.delete(NETWORK, now())
+    world.host.fake.start_firewalld()
+    assert ZONE_KEY in world.host.fake.objects
+    world.restart()
+    assert world.host.fake.objects == {}
+
+
+def test_a_chain_that_a_reload_took_away_meanwhile_fails_no_create(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The facts are older than the reload; they are read again, and the chain is found again when it is back."""
+    facts, stale = world.host.facts, [HostFacts(docker_user=frozenset({4}))]
+    world.host.fake.docker_user.clear()
+    monkeypatch.setattr(world.host, "facts", lambda **how: stale.pop() if stale else facts(**how))
+    world.networks.create(network_request(), now())
+    row = world.store.network(NETWORK)
+    assert row is not None
+    assert row.phase is Phase.READY
+    assert {key.kind for key in world.host.fake.objects if key.backend == "xtables"} == set()
+
+
+def test_a_chain_that_stays_away_fails_the_create(world: World) -> None:
+    world.host.docker_user.add(4)
+    world.host.fake.docker_user.clear()
+    with pytest.raises(ExceptionGroup, match="host could not be brought"):
+        world.networks.create(network_request(), now())
+    assert world.store.network(NETWORK) is None

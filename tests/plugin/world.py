@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,6 +12,7 @@ from drivers.facts import HostFacts, LinkInfo
 from drivers.fake import FakeHost
 from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.naming import LINK_GROUP
+from drivers.obstacles import Obstacle
 from drivers.resources import Bridge, Resource, Scope, link_key
 from plugin.deadline import Deadline
 from plugin.engine.addresses import Addresses
@@ -51,6 +52,7 @@ class FakeSide:
     docker_user: set[int] = field(default_factory=set)
     taken: set[tuple[str, int]] = field(default_factory=set)
     announced: list[Announced] = field(default_factory=list)
+    in_the_way: list[Obstacle] = field(default_factory=list)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -59,7 +61,9 @@ class FakeSide:
 
     def facts(self, *, may_forward: bool) -> HostFacts:
         """Return what the fake host is."""
-        return HostFacts(docker_user=frozenset(self.docker_user), may_forward=may_forward)
+        return HostFacts(
+            docker_user=frozenset(self.docker_user), may_forward=may_forward, firewalld=self.fake.firewalld
+        )
 
     def link(self, name: str) -> LinkInfo | None:
         """Return what a link is."""
@@ -82,6 +86,10 @@ class FakeSide:
     def forwarding4(self) -> bool:
         """Return what a test said."""
         return self.forwards4
+
+    def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
+        """Return what a test put there."""
+        return [(network, one) for network in networks for one in self.in_the_way]
 
     def speaks6(self) -> bool:
         """Tell what most hosts would."""
