@@ -10,7 +10,7 @@ PYTHON ?= python3
 IN := .venv/bin
 PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help venv demo check test test-engines test-ovs bench clean lab root
+.PHONY: help venv demo check test test-engines test-ovs bench clean lab beside root
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,13 +33,13 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/mypy
 	$(IN)/lint-imports
 
-test: venv lab ## every test up to a real dockerd 20.10.24
+test: venv lab beside ## every test up to a real dockerd 20.10.24
 	$(IN)/python -m pytest -m 'not engine28 and not ovs'
 
-test-engines: venv lab root ## the engine tests on Docker 28.5.2
+test-engines: venv lab beside root ## the engine tests on Docker 28.5.2
 	$(IN)/python -m pytest -m engine28
 
-test-ovs: venv lab ## what speaks with Open vSwitch, on a real one
+test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(IN)/python -m pytest -m ovs tests/drivers
 
 bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
@@ -55,6 +55,10 @@ clean: ## remove what the other targets made here
 lab:
 	@[ "$$(id -u)" = 0 ] || { echo 'networks are made for real here: run this as root'; exit 1; }
 	@bash tests/lab/install.sh lab
+
+# what weft is tried beside, and what it is looked at with
+beside:
+	@bash tests/lab/install.sh beside
 
 # a folder with another engine in it, once per machine
 root: venv

@@ -19,7 +19,7 @@ from drivers.converge import Converger, Outcome
 from drivers.facts import HostFacts
 from drivers.model import Use
 from drivers.registry import PLANNERS
-from drivers.resources import HOST, Key, Resource, Scope, Setting
+from drivers.resources import HOST, Key, Resource, Scope, Setting, Zone
 from plugin.deadline import Deadline
 from plugin.reconciler import Reconciler
 from plugin.store import Bridges, EndpointRow, NetworkRow, Phase, Store
@@ -157,6 +157,7 @@ class Runtime:
             if scope == HOST:
                 self._keep_found_settings(plan)
             outcome = self._attempt(plan, scope, deadline, also, defer)
+            _tell_of_reloads(outcome)
             if outcome.deferred:
                 self.dirty(scope)
             elif plan.ending:
@@ -315,6 +316,17 @@ class Runtime:
                     self._locks.pop(row.scope.network, None)
             case EndpointRow():
                 self._store.remove_endpoint(row.id)
+
+
+def _tell_of_reloads(outcome: Outcome) -> None:
+    """Say what we did to somebody else's program, which he may notice: a reload ends what was not permanent."""
+    why = "it takes and drops a zone in no other way, and what it was told without --permanent is gone"
+    for step in outcome.taken:
+        match step:
+            case Step(old=Zone(loaded=True), new=Zone()):  # it was on disk only that something was missing
+                pass
+            case Step(old=Zone()) | Step(new=Zone()):
+                log.warning("firewalld was made to reload", extra={"step": str(step), "why": why})
 
 
 def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:

@@ -46,21 +46,23 @@ class Watch:
         """End the thread and wait for it. A second time is fine."""
         if not self._stopping:
             self._stopping = True
-            self._client.watched(None)
             os.eventfd_write(self._wake, 1)
             self._thread.join()
             os.close(self._wake)
 
     def _run(self) -> None:
-        while not self._stopping:
-            try:
-                if system_bus.exists():
-                    with SystemBus() as bus:
-                        self._listen(bus)
-            except (OSError, Refused):  # the bus is gone, or was never there for us
-                self._client.present = False
-            if not self._stopping:
-                self._sleep()
+        try:
+            while not self._stopping:
+                try:
+                    if system_bus.exists():
+                        with SystemBus() as bus:
+                            self._listen(bus)
+                except (OSError, Refused):  # the bus is gone, or was never there for us
+                    self._client.present = False
+                if not self._stopping:
+                    self._sleep()
+        finally:
+            self._client.watched(None)  # from now on nobody knows but firewalld itself
 
     def _sleep(self) -> None:
         with selectors.DefaultSelector() as selector:

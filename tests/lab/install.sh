@@ -3,6 +3,7 @@
 # Each line is shown before it runs; where everything is there, nothing runs and nothing is said.
 #   venv   Python's own venv, where `python3 -m venv` does not work yet
 #   lab    the engine and the tools that the lab's nodes run
+#   beside what weft is tried beside and looked at with; not for a demo, which runs on other people's machines
 #   root   what makes a folder with another suite's engine
 set -euo pipefail
 
@@ -18,7 +19,8 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 packages() {
   case $1 in
   venv) python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv ;;
-  lab) echo ca-certificates libnftables1 nftables iptables iproute2 docker.io docker-compose dbus firewalld ufw ;;
+  lab) echo ca-certificates libnftables1 nftables iptables iproute2 docker.io docker-compose ;;
+  beside) echo conntrack dbus firewalld openvswitch-switch ufw ;;
   root) echo debootstrap debian-archive-keyring ;;
   *) echo "install.sh: no group is called $1" >&2; return 2 ;;
   esac

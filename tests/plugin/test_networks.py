@@ -279,7 +279,7 @@ def test_a_network_is_made_without_firewalld_if_that_fails(world: World, caplog:
     assert {ZONE_KEY, bound} <= world.host.fake.objects.keys()
 
 
-def test_what_firewalld_had_goes_with_the_last_network(world: World) -> None:
+def test_what_firewalld_had_goes_with_the_last_network(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.host.fake.start_firewalld()
     for number in (1, 2):
         world.networks.create(network_request(number), now())
@@ -290,6 +290,7 @@ def test_what_firewalld_had_goes_with_the_last_network(world: World) -> None:
     }
     world.networks.delete(network_id(2), now())
     assert world.host.fake.objects == {}
+    assert [record.getMessage() for record in warnings(caplog)] == ["firewalld was made to reload"] * 2
 
 
 def test_a_zone_left_behind_goes_at_the_start(world: World) -> None:
