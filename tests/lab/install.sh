@@ -3,7 +3,7 @@
 # Each line is shown before it runs; where everything is there, nothing runs and nothing is said.
 #   venv   Python's own venv, where `python3 -m venv` does not work yet
 #   lab    the engine and the tools that the lab's nodes run
-#   beside what weft is tried beside and looked at with; not for a demo, which runs on other people's machines
+#   beside  what weft is tried beside and looked at with; not for a demo, which runs on other people's machines
 #   root   what makes a folder with another suite's engine
 set -euo pipefail
 
