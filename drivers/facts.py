@@ -24,6 +24,7 @@ class HostFacts:
     ``may_forward``       Docker was up in this boot, so forwarding may be asked for (see spec/ownership.md)
     ``ra_links``          links with an IPv6 default route learnt by router advertisement and ``accept_ra=1``:
                           the kernel would delete it when ``all.forwarding`` is switched on
+    ``ovs_datapath``      the datapath of a network on Open vSwitch: ``system`` (the kernel's) or ``netdev`` (userspace)
     ``operator_links``    bridges that are neither weft's nor Docker's: the operator's own, an uplink perhaps
     ``firewalld``         firewalld runs, and answers
     """
@@ -35,3 +36,4 @@ class HostFacts:
     ra_links: frozenset[str] = frozenset()
     operator_links: frozenset[str] = frozenset()
     firewalld: bool = False
+    ovs_datapath: str = "netdev"

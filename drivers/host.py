@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 
 from drivers import obstacles
 from drivers.announce import Announcer
@@ -18,16 +20,39 @@ from drivers.marks import Marks
 from drivers.model import Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
 from drivers.obstacles import Obstacle
+from drivers.openflow.backend import RUNDIR, OpenFlowBackend
+from drivers.ovsdb import Health, OvsdbBackend, Remote, datapath
 from drivers.resources import BRIDGE_TABLE_KEY, Foreign, Resource, Scope, link_key
 from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenVSwitch:
+    """Where this host's Open vSwitch is, and which datapath it is to use: ``auto``, ``system`` or ``netdev``."""
+
+    remote: Remote | None = None
+    datapath: str = "auto"
+
+
+_ANY_OVS: Final = OpenVSwitch()
+
+
 class Host:
     """The host in whose network namespace this process runs."""
 
-    def __init__(self, marks: Marks, owner: Callable[[str], Scope | None]) -> None:
-        """Write and read ``marks``; ``owner`` says whose an adopted bridge is. Raises :class:`Unsupported`."""
+    def __init__(
+        self,
+        marks: Marks,
+        owner: Callable[[str], Scope | None],
+        scopes: Callable[[], Iterable[Scope]] = tuple,
+        ovs: OpenVSwitch = _ANY_OVS,
+    ) -> None:
+        """Write and read ``marks``. Raises :class:`Unsupported`.
+
+        ``owner`` says whose an adopted bridge is; ``scopes`` lists what is stored. Open vSwitch is not looked for
+        before something is asked of it.
+        """
         self._kernel = KernelBackend(marks, owner)
         self._conntrack = Conntrack()
         self._nft = NftBackend(marks, self._conntrack.after)
@@ -36,6 +61,10 @@ class Host:
         self._sockets = SocketsBackend(marks)
         self._announcer = Announcer()
         self._firewalld = FirewalldBackend(self._seen)
+        self._datapath, self._chosen = ovs.datapath, ""
+        self._ovsdb = OvsdbBackend(marks, ovs.remote)
+        rundir = ovs.remote.rundir if ovs.remote and ovs.remote.rundir else RUNDIR
+        self._openflow = OpenFlowBackend(marks, scopes, self._ovsdb.ofport, rundir=rundir)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -47,10 +76,12 @@ class Host:
             "xtables": self._xtables,
             "sockets": self._sockets,
             "firewalld": self._firewalld,
+            "ovsdb": self._ovsdb,
+            "openflow": self._openflow,
         }
 
-    def facts(self, *, may_forward: bool) -> HostFacts:
-        """Read what the host is now; ``may_forward``: Docker was up in this boot."""
+    def facts(self, *, may_forward: bool, ovs: bool = False) -> HostFacts:
+        """Read what the host is now; ``may_forward``: Docker was up in this boot; ``ovs``: some network is on it."""
         return HostFacts(
             docker_user=self._xtables.docker_user(),
             force_forwarding=facts.force_forwarding(),
@@ -59,6 +90,7 @@ class Host:
             ra_links=facts.ra_links(),
             operator_links=facts.operator_links(),
             firewalld=self._firewalld.answers(),
+            ovs_datapath=self._ovs_datapath() if ovs else "netdev",
         )
 
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
@@ -78,6 +110,21 @@ class Host:
             return found + [(one, told) for one in own for told in obstacles.of_zone(one.link, zones.get(one.link))]
         table = self._nft.foreign("firewalld")
         return found + [(one, told) for one in own for told in obstacles.of_firewalld(one.link, table)]
+
+    def check_ovs(self) -> None:
+        """Raise :class:`HostFailure` or :class:`Unsupported` where no network can be on Open vSwitch now."""
+        self._chosen = datapath.choose(self._datapath, self._ovsdb.datapath_types())
+
+    def ovs_health(self) -> Health:
+        """Return how Open vSwitch is doing, without waiting for it."""
+        return self._ovsdb.health()
+
+    def _ovs_datapath(self) -> str:
+        """Return the datapath that was chosen, or is to be once Open vSwitch answers: it is no reason to wait."""
+        if not self._chosen:
+            wants_kernel = self._datapath == "system" or (self._datapath == "auto" and datapath.kernel_has_datapath())
+            self._chosen = "system" if wants_kernel else "netdev"
+        return self._chosen
 
     def link(self, name: str) -> LinkInfo | None:
         """Return what a link is, or ``None`` if there is none of that name."""
@@ -122,6 +169,8 @@ class Host:
             "xtables": self._xtables.calls,
             "sockets": self._sockets.calls,
             "firewalld": self._firewalld.calls,
+            "ovsdb": self._ovsdb.calls,
+            "openflow": self._openflow.calls,
         }
 
     def close(self) -> None:
@@ -133,6 +182,8 @@ class Host:
         self._xtables.close()
         self._sockets.close()
         self._firewalld.close()
+        self._openflow.close()
+        self._ovsdb.close()
         self._conntrack.close()
 
     def _seen(self, link: str) -> Resource | Foreign | None:

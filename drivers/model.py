@@ -57,6 +57,7 @@ class Network:
     ``loopback``    some endpoint publishes a port to the host's own loopback: counted in the store, not stored
     ``relay``       what NAT cannot publish is passed on by weft itself
     ``allow``       who may use published ports, where the endpoint does not say; empty: anybody
+    ``number``      tells it from the other networks on this host's Open vSwitch; 0 on a Linux bridge
     """
 
     id: str
@@ -77,6 +78,12 @@ class Network:
     loopback: bool = False
     relay: bool = True
     allow: tuple[IPNetwork, ...] = ()
+    number: int = 0
+
+    @property
+    def gateways(self) -> tuple[Interface, ...]:
+        """The host's own addresses on it."""
+        return tuple(one.gateway for one in self.subnets if one.gateway is not None and not one.elsewhere)
 
     def speaks(self, version: int) -> bool:
         """Whether the network has a subnet of IP version 4 or 6."""
@@ -168,6 +175,7 @@ class Endpoint:
     ``allow``      who may use them; empty: anybody
     ``links``      the ports of siblings that are open to it where ICC is off; those that the operator named, and while
                    a plan is made those that the store has beside them
+    ``slot``       its number among its network's ports, where that is on Open vSwitch
     """
 
     id: str
@@ -180,6 +188,7 @@ class Endpoint:
     published: tuple[Publication, ...] = ()
     allow: tuple[IPNetwork, ...] = ()
     links: tuple[OpenPorts, ...] = ()
+    slot: int = 0
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
@@ -194,10 +203,12 @@ class Use:
     ``networks``      how many there are
     ``forwards6``     some network routes IPv6 through the host
     ``apart``         some network keeps its containers apart (ICC off)
+    ``ovs``           some network is on Open vSwitch
     ``docker_links``  the bridges of Docker's own networks to which the operator gave names
     """
 
     networks: int = 0
     forwards6: bool = False
     apart: bool = False
+    ovs: bool = False
     docker_links: frozenset[str] = frozenset()

@@ -7,5 +7,6 @@ from typing import Final
 
 from drivers.bridge.planner import BridgePlanner
 from drivers.contract import Planner
+from drivers.ovs.planner import OvsPlanner
 
-PLANNERS: Final[Mapping[str, Planner]] = {"bridge": BridgePlanner()}
+PLANNERS: Final[Mapping[str, Planner]] = {"bridge": BridgePlanner(), "ovs": OvsPlanner()}

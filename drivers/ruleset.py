@@ -56,6 +56,7 @@ RANGE_AT: Final = {4: "range_at4", 6: "range_at6"}
 LOOPBACK_RELAYED: Final = "loopback_relayed"  # transport . ports: clients of 127.0.0.0/8 are the relay's
 RELAYED: Final = {4: "relayed4", 6: "relayed6"}  # transport . port: the relay listens, on every address
 RELAYED_AT: Final = {4: "relayed_at4", 6: "relayed_at6"}  # host's address . transport . port: on that one
+GUARDED: Final = "guarded"  # link: a port of Open vSwitch's, which the host must not hear (facts/ovs.md 5)
 RESTRICTED: Final = {4: "restricted4", 6: "restricted6"}  # container's address: has an allow-list
 ALLOWED: Final = {4: "allowed4", 6: "allowed6"}  # container's address . source
 
@@ -116,6 +117,7 @@ TEXT: Final = f"""
     set {RELAYED[6]} {{ type inet_proto . inet_service; }}
     set {RELAYED_AT[4]} {{ type ipv4_addr . inet_proto . inet_service; }}
     set {RELAYED_AT[6]} {{ type ipv6_addr . inet_proto . inet_service; }}
+    set {GUARDED} {{ type ifname; }}
     set {RESTRICTED[4]} {{ type ipv4_addr; }}
     set {RESTRICTED[6]} {{ type ipv6_addr; }}
     set {ALLOWED[4]} {{ type ipv4_addr . ipv4_addr; flags interval; }}
@@ -123,6 +125,7 @@ TEXT: Final = f"""
 
     chain guard {{
         type filter hook prerouting priority -300; policy accept;
+        iifname @{GUARDED} drop
         iifname != "lo" ip daddr 127.0.0.0/8 drop
         iifname != "lo" ip saddr 127.0.0.0/8 drop
     }}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from drivers.errors import InvalidRequest
+from drivers.ovsdb.remote import parse as parse_remote
 from plugin.pools import DEFAULT, Bases, parse_bases
 
 SOCKET: Final = "/run/docker/plugins/weft.sock"
@@ -33,6 +34,9 @@ class Settings:
     control: Path
     state_dir: Path
     backend: str
+    ovsdb: str
+    ovs_datapath: str
+    ovs_rundir: Path
     pools: Bases
     log_level: str
     log_format: str
@@ -104,11 +108,25 @@ def _seconds(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _ovsdb(text: str) -> str:
+    if text:
+        parse_remote(text)
+    return text
+
+
 TABLE: Final = (
     Setting("socket", SOCKET, "the plugin's socket, where Docker looks for it", _socket),
     Setting("control", CONTROL, "the commands' socket", _socket),
     Setting("state_dir", "/var/lib/weft", "where the store lies", _path),
-    Setting("backend", "bridge", "what backs a network that does not say: bridge", _one_of("bridge")),
+    Setting("backend", "bridge", "what backs a network that does not say: bridge or ovs", _one_of("bridge", "ovs")),
+    Setting("ovsdb", "", "Open vSwitch's database: unix:PATH or tcp:IP:PORT; empty: db.sock in OVS_RUNDIR", _ovsdb),
+    Setting(
+        "ovs_datapath",
+        "auto",
+        "Open vSwitch's datapath: auto (the kernel's, where it is), system or netdev",
+        _one_of("auto", "system", "netdev"),
+    ),
+    Setting("ovs_rundir", "/var/run/openvswitch", "where Open vSwitch keeps its sockets", _path, "OVS_RUNDIR"),
     Setting("pools", DEFAULT, "where weft's IPAM takes pools from: BASE/LENGTH/SIZE,...", parse_bases),
     Setting("log_level", "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")),
     Setting("log_format", "text", "text (logfmt) or json", _one_of("text", "json")),

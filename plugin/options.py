@@ -54,7 +54,7 @@ _ALLOW: Final = Option(
 )
 
 NETWORK_OPTIONS: Final = (
-    Option("weft.backend", "backend", text.one_of("bridge"), "bridge"),
+    Option("weft.backend", "backend", text.one_of("bridge", "ovs"), "bridge or ovs"),
     Option(
         f"{_BRIDGE}.name",
         "bridge",

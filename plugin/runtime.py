@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from drivers.contract import Backend, Step
 from drivers.converge import Converger, Outcome
+from drivers.errors import WeftError
 from drivers.facts import HostFacts
 from drivers.model import Use
 from drivers.registry import PLANNERS
@@ -37,7 +38,7 @@ class HostSide(Protocol):
         """The backends by their name in the keys."""
         ...
 
-    def facts(self, *, may_forward: bool) -> HostFacts:
+    def facts(self, *, may_forward: bool, ovs: bool = False) -> HostFacts:
         """Read what the host is now."""
         ...
 
@@ -60,6 +61,10 @@ class Finding:
     problems: tuple[str, ...]
 
 
+OVS_BACKENDS: Final = frozenset({"ovsdb", "openflow"})
+"""What is asked of Open vSwitch, which most hosts do not have: left alone until a network is on it."""
+
+
 class Runtime:
     """Everything that runs in the worker beside requests. Started once, stopped once."""
 
@@ -75,6 +80,7 @@ class Runtime:
         self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1, apart=True)))
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
+        self._watches_ovs = False
         self.dirty = self._reconciler.dirty
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -84,7 +90,7 @@ class Runtime:
 
         ``bridges_changed`` is called when a bridge that is not ours has come, gone, or got a port.
         """
-        self._facts = self._host.facts(may_forward=False)
+        self._facts = self._host.facts(may_forward=False, ovs=self._store.use().ovs)
 
         def changed(scope: Scope | None) -> None:
             self.dirty(scope)
@@ -92,7 +98,10 @@ class Runtime:
                 bridges_changed()
 
         for name, backend in self._host.backends.items():
-            self._watches.callback(backend.watch(changed if name == "kernel" else self.dirty))
+            if name not in OVS_BACKENDS:
+                self._watches.callback(backend.watch(changed if name == "kernel" else self.dirty))
+        if self._store.use().ovs:
+            self._watch_ovs()
         self._reconciler.start()
 
     def settled(self, seconds: float) -> bool:
@@ -137,26 +146,34 @@ class Runtime:
         deadline: Deadline,
         *,
         also: frozenset[Key] = frozenset(),
+        but: frozenset[str] = frozenset(),
         defer: Callable[[Step], bool] = lambda _: False,
     ) -> Outcome:
         """Bring one scope to what the store says, now. Raises ``ExceptionGroup`` of what failed, or DeadlineExceeded.
 
         When nothing is left of a scope that is being withdrawn, its row goes too. Steps that ``defer`` picks are left
-        to the reconciler. What the scope has to do without for now is logged, and tried again at the next look.
+        to the reconciler. What the scope has to do without for now is logged, and tried again at the next look. What is
+        of the backends ``but`` is left alone.
         """
-        outcome = self._converge(scope, deadline, also, defer)
+        outcome = self._converge(scope, deadline, also, defer, but=but)
         for problem in outcome.lacking:
             log.warning("not as wanted for now", extra={"scope": str(scope), "problem": str(problem)})
         return outcome
 
     def _converge(
-        self, scope: Scope, deadline: Deadline, also: frozenset[Key], defer: Callable[[Step], bool] = lambda _: False
+        self,
+        scope: Scope,
+        deadline: Deadline,
+        also: frozenset[Key],
+        defer: Callable[[Step], bool] = lambda _: False,
+        *,
+        but: frozenset[str] = frozenset(),
     ) -> Outcome:
         with self.holding(scope, deadline):
-            plan = self._plan(scope, refresh=True)
+            plan = _without(self._plan(scope, refresh=True), but)
             if scope == HOST:
                 self._keep_found_settings(plan)
-            outcome = self._attempt(plan, scope, deadline, also, defer)
+            outcome = self._attempt(plan, scope, deadline, also, defer, but=but)
             _tell_of_reloads(outcome)
             if outcome.deferred:
                 self.dirty(scope)
@@ -165,7 +182,14 @@ class Runtime:
             return outcome
 
     def _attempt(
-        self, plan: Plan, scope: Scope, deadline: Deadline, also: frozenset[Key], defer: Callable[[Step], bool]
+        self,
+        plan: Plan,
+        scope: Scope,
+        deadline: Deadline,
+        also: frozenset[Key],
+        defer: Callable[[Step], bool],
+        *,
+        but: frozenset[str],
     ) -> Outcome:
         """Converge, and the host once more if it failed, as it is by then.
 
@@ -181,9 +205,16 @@ class Runtime:
         except ExceptionGroup:
             if scope != HOST:
                 raise
-        plan = self._plan(scope, refresh=True)
+        plan = _without(self._plan(scope, refresh=True), but)
         outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
         return replace(outcome, taken=(*taken, *outcome.taken))
+
+    def converge_host(self, deadline: Deadline, *, ovs: bool) -> Outcome:
+        """Bring the host as a whole to what the store says; without ``ovs`` but for what is Open vSwitch's.
+
+        A network on a Linux bridge need not wait for an Open vSwitch that is down.
+        """
+        return self.converge(HOST, deadline, but=frozenset() if ovs else OVS_BACKENDS)
 
     @contextmanager
     def holding(self, scope: Scope, deadline: Deadline) -> Iterator[None]:
@@ -204,7 +235,11 @@ class Runtime:
         found = []
         for scope, also in self._suspects():
             plan = self._plan(scope, refresh=scope == HOST)
-            difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
+            try:
+                difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
+            except WeftError as blind:  # a part of the host does not answer
+                found.append(Finding(scope, (), (str(blind),)))
+                continue
             problems = [f"{foreign.key} is taken by {foreign.what}" for foreign in difference.conflicts]
             problems += [f"{missing.key} does not exist" for missing in difference.missing]
             if difference or plan.ending:
@@ -235,6 +270,8 @@ class Runtime:
             outcome = self._converge(finding.scope, deadline, also)
         except ExceptionGroup as failures:
             return replace(finding, problems=tuple(str(failure) for failure in failures.exceptions))
+        except WeftError as failure:
+            return replace(finding, problems=(str(failure),))
         return replace(finding, steps=outcome.taken, problems=tuple(map(str, outcome.lacking)))
 
     def _heal(self, scope: Scope | None) -> None:
@@ -286,12 +323,21 @@ class Runtime:
 
     def _refresh(self) -> bool:
         """Read the facts anew; if they have changed, have everything looked at, and say so."""
-        facts = self._host.facts(may_forward=self._may_forward)
+        ovs = self._store.use().ovs
+        if ovs:
+            self._watch_ovs()
+        facts = self._host.facts(may_forward=self._may_forward, ovs=ovs)
         if facts == self._facts:
             return False
         self._facts = facts
         self.dirty(None)
         return True
+
+    def _watch_ovs(self) -> None:
+        if not self._watches_ovs:
+            self._watches_ovs = True
+            for name in sorted(OVS_BACKENDS & self._host.backends.keys()):
+                self._watches.callback(self._host.backends[name].watch(self.dirty))
 
     def _keep_found_settings(self, plan: Plan) -> None:
         """Store how the host's switches were found before they are changed, so that they can be given back."""
@@ -331,6 +377,14 @@ def _tell_of_reloads(outcome: Outcome) -> None:
 
 def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:
     return tuple(resource for planner in PLANNERS.values() for resource in planner.host(facts, use))
+
+
+def _without(plan: Plan, backends: frozenset[str]) -> Plan:
+    """Return what is left of a plan without some backends' part of it."""
+    if not backends:
+        return plan
+    wanted = tuple(one for one in plan.wanted if one.key.backend not in backends)
+    return replace(plan, wanted=wanted, keys=frozenset(key for key in plan.keys if key.backend not in backends))
 
 
 def _keys(resources: tuple[Resource, ...]) -> frozenset[Key]:

@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -21,8 +21,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from drivers.errors import Refusing, WeftError
-from drivers.host import Host
+from drivers.host import Host, OpenVSwitch
 from drivers.marks import Marks
+from drivers.ovsdb.remote import parse as parse_remote
 from drivers.resources import Scope
 from plugin import __version__, logs, memory
 from plugin.app import create_app
@@ -53,7 +54,7 @@ THREADS: Final = 16
 GRACE_SECONDS: Final = 8  # dockerd kills a managed plugin 10 s after SIGTERM (facts/docker-wire.md 7)
 CONTROL: Final = "control"
 
-BuildHost = Callable[[Marks, Callable[[str], Scope | None]], Host]
+BuildHost = Callable[[Marks, Callable[[str], Scope | None], Callable[[], Iterable[Scope]], OpenVSwitch], Host]
 
 
 def serve(settings: Settings, build_host: BuildHost = Host) -> int:
@@ -133,7 +134,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._wait_for_predecessor()
         store = Store(Database(settings.database))
         parts.callback(store.close)
-        host = self._build_host(Marks(store.id), _owner_in(store))
+        ovs = OpenVSwitch(
+            remote=parse_remote(settings.ovsdb or f"unix:{settings.ovs_rundir}/db.sock", settings.ovs_rundir),
+            datapath=settings.ovs_datapath,
+        )
+        host = self._build_host(Marks(store.id), _owner_in(store), store.scopes, ovs)
         parts.callback(host.close)
         runtime = Runtime(store, host, interval=settings.reconcile_interval)
         networks = Networks(store, runtime, host, backend=settings.backend)

@@ -88,13 +88,12 @@ class BridgePlanner:
             zone.append(InZone(key=in_zone_key(network.link), scope=scope, needs=needs, shared=True))
         addresses = [
             HostAddress(
-                key=address_key(network.link, subnet.gateway),
+                key=address_key(network.link, gateway),
                 scope=scope,
                 needs=frozenset({link}),
                 shared=network.adopted,
             )
-            for subnet in network.subnets
-            if subnet.gateway is not None and not subnet.elsewhere
+            for gateway in network.gateways
         ]
         return behind_fences(bridge, *addresses, *zone, *verdicts.of_network(network))
 

@@ -16,7 +16,7 @@ from drivers.kernel.links import Links, index_to_name
 from drivers.kernel.monitor import Monitor
 from drivers.kernel.netlink import Netlink
 from drivers.marks import Marks
-from drivers.resources import Bridge, Foreign, HostAddress, Key, Resource, Setting, Veth
+from drivers.resources import Bridge, Foreign, GatewayLink, HostAddress, Key, Resource, Setting, Veth
 
 _HINTS: Final[Mapping[int, str]] = {
     errno.EXFULL: "the bridge has all the 1,023 ports that a Linux bridge can have",
@@ -113,6 +113,8 @@ class KernelBackend:
                 self._links.change(old, new)
             case _, HostAddress() as new:
                 self._addresses.add(new)
+            case GatewayLink(), None:
+                pass  # it goes with its port
             case (Bridge(adopted=False) | Veth()) as old, None:
                 self._links.remove(old.name)
             case HostAddress() as old, None:

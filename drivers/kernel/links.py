@@ -13,13 +13,26 @@ from collections.abc import Callable
 from typing import Final
 
 from drivers.errors import Conflict, HostFailure
-from drivers.kernel import requests, settings, wire
+from drivers.kernel import offload, requests, settings, wire
 from drivers.kernel.netlink import Netlink
 from drivers.kernel.wire import ADDR_GEN_NONE, Link
 from drivers.marks import Marks, describe
-from drivers.naming import LINK_GROUP
-from drivers.resources import BRIDGE_PORTS, DEFAULT_MTU, HALF_MADE, Bridge, Foreign, Resource, Scope, Veth, link_key
+from drivers.naming import LINK_GROUP, PREFIX
+from drivers.resources import (
+    BRIDGE_PORTS,
+    DEFAULT_MTU,
+    HALF_MADE,
+    Bridge,
+    Foreign,
+    GatewayLink,
+    Resource,
+    Scope,
+    Veth,
+    link_key,
+)
 
+_OVS_MADE: Final = ("tun", "openvswitch")  # kinds of an internal port's link: userspace datapath, kernel datapath
+_GATEWAY: Final = f"{PREFIX}b"
 _GONE: Final = frozenset({errno.ENODEV, errno.ENXIO})
 
 
@@ -65,15 +78,19 @@ class Links:
         scope = HALF_MADE if link.half_made else self.owner(link)
         if link.name != name:
             return Foreign(key, f"link {link.name} ({link.kind_shown}), which has {name} as another name")
-        if scope is not None and link.kind == "bridge":
+        if scope is None and link.kind in _OVS_MADE and not link.alias and name.startswith(_GATEWAY):
+            scope = HALF_MADE  # Open vSwitch has just made it, for weft
+        if scope is not None and (link.kind == "bridge" or link.kind in _OVS_MADE):
             speaks = link.disable_ipv6 == 0
             sound = link.up and link.group == LINK_GROUP and not (speaks and link.accept_ra)
             localnet = link.route_localnet
-            return Bridge(
+            kind = Bridge if link.kind == "bridge" else GatewayLink
+            return kind(
                 key=key, scope=scope, mac=link.mac, mtu=link.mtu, ipv6=speaks, route_localnet=localnet, sound=sound
             )
         if scope is not None and link.kind == "veth":
-            sound = link.up and link.group == LINK_GROUP and link.addr_gen in (None, ADDR_GEN_NONE)
+            quiet = link.addr_gen in (None, ADDR_GEN_NONE) and link.arp == bool(link.master)
+            sound = link.up and link.group == LINK_GROUP and quiet
             bridge = name_of(link.master) if link.master else ""
             return Veth(key=key, scope=scope, bridge=bridge, hairpin=link.hairpin, mtu=link.mtu, sound=sound)
         return Foreign(key, f"link {name} ({link.kind_shown}), {describe(link.alias)}")
@@ -85,6 +102,8 @@ class Links:
                 self._make(new)
             except FileExistsError:
                 self._make_over(new)
+        elif isinstance(new, GatewayLink):
+            self._put_right(new)
         elif old.scope == HALF_MADE or type(old) is not type(new):
             self.remove(new.name)
             self._make(new)
@@ -116,11 +135,17 @@ class Links:
     def _make(self, new: Bridge | Veth) -> None:
         mtu = new.mtu or DEFAULT_MTU
         match new:
+            case GatewayLink():
+                there = self.find(new.name)
+                if there is None or there.kind not in _OVS_MADE:
+                    raise HostFailure(f"{new.key} is not there: Open vSwitch has not made it")
             case Bridge():
                 self._netlink.ask(requests.new_bridge(new.name, new.mac, mtu))
             case Veth():
                 _port_of(new)  # before anything is made
                 self._netlink.ask(requests.new_veth(new.name, new.peer, new.mac, mtu))
+                if new.checksums:
+                    offload.compute_checksums(new.peer)
         self._put_right(new)
 
     def _put_right(self, new: Bridge | Veth, *, hairpin: bool = False) -> None:
@@ -155,6 +180,8 @@ def _no_port_left(veth: Veth) -> Conflict:
 
 
 def _port_of(veth: Veth) -> int:
+    if not veth.bridge:
+        return 0
     try:
         return socket.if_nametoindex(veth.bridge)
     except OSError:

@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from drivers.kernel.wire import ADDR_GEN_NONE, IFF_UP, NUD_STALE, OUR_PROTO
+from drivers.kernel.wire import ADDR_GEN_NONE, IFF_NOARP, IFF_UP, NUD_STALE, OUR_PROTO
 from drivers.model import Address, Interface
 from drivers.naming import LINK_GROUP
 
@@ -90,9 +90,13 @@ def set_bridge(name: str, alias: str, mac: str, mtu: int) -> bytes:
 
 
 def set_port(name: str, alias: str, bridge: int, mtu: int) -> bytes:
-    """Mark a port, put it into the bridge of that index, and set it up without an IPv6 address of its own."""
+    """Mark a port, put it into the bridge of that index, and set it up without an IPv6 address of its own.
+
+    ``bridge`` 0: it is a port of Open vSwitch, and has no ARP of its own either.
+    """
     none = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_NONE)]})]}
-    return _up(name, alias, mtu, ("IFLA_MASTER", bridge), ("IFLA_AF_SPEC", none))
+    quiet = 0 if bridge else IFF_NOARP
+    return _up(name, alias, mtu, ("IFLA_MASTER", bridge), ("IFLA_AF_SPEC", none), flags=quiet)
 
 
 def set_hairpin(name: str, *, on: bool) -> bytes:
@@ -158,8 +162,8 @@ def _kind(kind: str, *data: Attribute) -> Attribute:
     return ("IFLA_LINKINFO", {"attrs": info})
 
 
-def _up(name: str, alias: str, mtu: int, *attributes: Attribute) -> bytes:
-    message = _at(_link(), flags=IFF_UP, change=IFF_UP)
+def _up(name: str, alias: str, mtu: int, *attributes: Attribute, flags: int = 0) -> bytes:
+    message = _at(_link(), flags=IFF_UP | flags, change=IFF_UP | flags)
     return _spell(message, _NEWLINK, _REQUEST | _ACK, *_named(name, mtu), ("IFLA_IFALIAS", alias), *attributes)
 
 

@@ -25,6 +25,7 @@ RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
 
 IFF_UP: Final = 0x1
+IFF_NOARP: Final = 0x80
 
 OUR_PROTO: Final = 0x57
 """``IFA_PROTO`` of the addresses that weft adds: shown by ``ip address`` as ``proto 0x57``."""
@@ -93,6 +94,7 @@ class Link:
     alias: str = ""
     group: int = 0
     up: bool = False
+    arp: bool = True
     changed: int = 0
     mac: str = ""
     mtu: int = 0
@@ -180,6 +182,7 @@ def link(message: Message) -> Link | None:
         alias=_text(said.get(_IFLA_IFALIAS, b"")),
         group=_number(said.get(_IFLA_GROUP)) or 0,
         up=bool(flags & IFF_UP),
+        arp=not flags & IFF_NOARP,
         changed=changed,
         mac=said.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(said.get(_IFLA_MTU)) or 0,

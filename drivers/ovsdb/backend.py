@@ -130,6 +130,17 @@ class OvsdbBackend:
                 raise HostFailure(f"port {missing[0]} has no number: {ledger.said_about(missing[0])}")
             return {name: ledger.ofports[name] for name in names}
 
+    def ofport(self, name: str) -> int | None:
+        """Return the number that flows have for a port, once it has one; ``None`` if there is no such port, or OVS."""
+        try:
+            client = self._synced()
+        except HostFailure:
+            return None
+        with client.changed:
+            ledger, there = client.ledger, client.reader.rows.interfaces
+            self._wait(client, lambda: name in ledger.ofports or name not in there or ledger.is_hopeless(name))
+            return ledger.ofports.get(name)
+
     def subscribe(self, ports: Callable[[frozenset[str]], None], restarted: Callable[[], None]) -> Callable[[], None]:
         """Tell of ports that got a number, another one, or lost theirs, and of starts of ovs-vswitchd: it has no flows.
 

@@ -64,9 +64,32 @@ class Bridge(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLink(Bridge):
+    """The host's own port of a network on Open vSwitch, as the kernel has it: all but its making is a bridge's.
+
+    Open vSwitch makes the link with its port, and takes it away with it (:class:`drivers.resources.ovs.OvsPort`).
+    """
+
+    rank: ClassVar[Rank] = Rank.LINK
+
+    def __str__(self) -> str:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        loopback = f"; sysctl -w net.ipv4.conf.{self.name}.route_localnet=1" if self.route_localnet else ""
+        return f"ip link set {self.name} group {LINK_GROUP} address {self.mac}{mtu} up{loopback}"
+
+    def undo(self) -> str:
+        """Return what a person would call it."""
+        return f"# link {self.name} goes with its port"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Veth(Resource):
     """A veth pair: the host's end, up, is a port of ``bridge``; the other end waits for its container.
 
+    ``bridge`` "": it is a port of Open vSwitch, which the kernel knows nothing of. It has no ARP of its own then, or
+    the host would answer on it for every address that it has (facts/ovs.md 5).
+    ``checksums`` True: the container's end computes checksums itself. On Open vSwitch's datapath in userspace what is
+    left to hardware that is not there never becomes right (facts/ovs.md 2).
     ``peer`` and ``mac`` are of the container's end. They cannot be read back once the container has it (it is renamed
     in another namespace), so they do not take part in the comparison.
     ``hairpin`` True: a frame may go back by the port it came from, so that a container reaches its own published port.
@@ -80,6 +103,7 @@ class Veth(Resource):
     sound: bool = True
     peer: str = field(default="", compare=False)
     mac: str = field(default="", compare=False)
+    checksums: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         _drop_default_mtu(self)
@@ -92,9 +116,11 @@ class Veth(Resource):
     def __str__(self) -> str:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         hairpin = f"; bridge link set dev {self.name} hairpin on" if self.hairpin else ""
+        place = f"master {self.bridge}" if self.bridge else "arp off"
+        checksums = f"; ethtool -K {self.peer} tx off" if self.checksums else ""
         return (
-            f"ip link add {self.name} group {LINK_GROUP} master {self.bridge}{mtu} up"
-            f" type veth peer name {self.peer} address {self.mac}{mtu}{hairpin}"
+            f"ip link add {self.name} group {LINK_GROUP} {place}{mtu} up"
+            f" type veth peer name {self.peer} address {self.mac}{mtu}{hairpin}{checksums}"
         )
 
     def undo(self) -> str:

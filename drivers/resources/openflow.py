@@ -59,9 +59,7 @@ class Flow(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFence(Flow):
-    """A flow that drops: there before anything is let in, gone after it."""
-
-    rank: ClassVar[Rank] = Rank.FENCE
+    """A flow that drops: made with the flows that it fences, in one bundle, and so before anything is let in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

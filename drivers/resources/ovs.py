@@ -58,7 +58,7 @@ class OvsPort(Resource):
     ``sound``    False is only ever seen: ovs-vswitchd could not make it, or its link was taken away
     """
 
-    rank: ClassVar[Rank] = Rank.LINK
+    rank: ClassVar[Rank] = Rank.DEVICE
     bridge: str = OVS_BRIDGE
     type: str = "internal"
     options: Options = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from drivers.contract import Step
 from drivers.errors import Conflict, InvalidRequest, NotFound
@@ -15,7 +16,7 @@ from plugin.engine.networks import HostLooks
 from plugin.requests import EndpointRequest, Joined
 from plugin.routes import check_routes
 from plugin.runtime import Runtime
-from plugin.store import EndpointRow, NetworkRow, Phase, Store
+from plugin.store import OVS, EndpointRow, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class Endpoints:
         row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports, settings=request.settings)
         known = self._store.endpoint(request.id)
         if known and known.phase is not Phase.DELETING:
-            if (known.endpoint, known.ports, known.settings) != (row.endpoint, row.ports, row.settings):
+            same = replace(row, endpoint=replace(row.endpoint, slot=known.endpoint.slot))
+            if (known.endpoint, known.ports, known.settings) != (same.endpoint, same.ports, same.settings):
                 raise Conflict(
                     f"endpoint {row.id[:12]} exists and differs: {known.endpoint}; asked for: {row.endpoint}"
                 )
@@ -131,6 +133,8 @@ class Endpoints:
 
     def _check_bridge(self, network: Network, deadline: Deadline) -> None:
         """Plug into nobody else's bridge, and into one that is gone not before it is there again."""
+        if network.backend == OVS and not network.gateways:
+            return  # the host has no link in it
         bridge = self._host.link(network.link)
         if bridge is None:
             self._runtime.converge(scope_of(network.id), deadline)
@@ -145,6 +149,8 @@ class Endpoints:
 
         Those of ``dead`` holders, which it takes the place of, do not count.
         """
+        if network.backend == OVS:
+            return
         most = BRIDGE_PORTS + len(dead)
         if self._store.attached(network.id) < most:
             return

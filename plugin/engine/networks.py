@@ -12,11 +12,11 @@ from drivers.facts import LinkInfo
 from drivers.model import Endpoint, IPNetwork, Network
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
 from drivers.obstacles import Obstacle
-from drivers.resources import HOST, Scope
+from drivers.resources import Scope
 from plugin.deadline import Deadline
 from plugin.requests import NetworkRequest
 from plugin.runtime import Runtime
-from plugin.store import NetworkRow, Phase, Store
+from plugin.store import OVS, NetworkRow, Phase, Store
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ class HostLooks(Protocol):
 
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
         """Return what stops packets of networks, with what to type about it."""
+
+    def check_ovs(self) -> None:
+        """Raise where no network can be on Open vSwitch now."""
         ...
 
     def is_plugged(self, link: str) -> bool:
@@ -68,9 +71,11 @@ class Networks:
             log.info("network is there already", extra={"network": known.id[:12]})
             return
         self._check_subnets(row.network)
+        if row.network.backend == OVS:
+            self._host.check_ovs()
         self._store.add_network(row, pools=request.pools)
         try:
-            self._runtime.converge(HOST, deadline)
+            self._runtime.converge_host(deadline, ovs=row.network.backend == OVS)
             self._runtime.converge(row.scope, deadline)
             self._store.network_ready(row.id)
         except BaseException:
@@ -87,18 +92,24 @@ class Networks:
         for endpoint in self._store.endpoints(ident):
             self._runtime.converge(endpoint.scope, deadline)
         self._runtime.converge(row.scope, deadline)
-        self._runtime.converge(HOST, deadline)
+        self._runtime.converge_host(deadline, ovs=row.network.backend == OVS)
         log.info("network deleted", extra={"network": ident[:12], "link": row.network.link})
 
     def _decide(self, request: NetworkRequest) -> Network:
         """Return the network with every choice made: its bridge, whether that is adopted, its MAC and MTU."""
         asked = request.settings
         name = asked.bridge or link_name("b", request.id)
+        backend = asked.backend or self._backend
         theirs = self._operators_bridge(request.id, name) if asked.bridge else None
         if theirs and asked.mtu and asked.mtu < theirs.mtu:
             raise InvalidRequest(
                 f"network {request.id[:12]}: com.docker.network.driver.mtu={asked.mtu}: the bridge {name} has "
                 f"{theirs.mtu}, and a port with less would lower it; allowed is {theirs.mtu} or more, or none"
+            )
+        if theirs and backend == OVS:
+            raise InvalidRequest(
+                f"network {request.id[:12]}: {name} is a bridge of your own, and weft.backend=ovs has one of its own; "
+                "leave com.docker.network.bridge.name out, or name what does not exist yet"
             )
         if theirs and not asked.icc:
             raise InvalidRequest(
@@ -108,7 +119,7 @@ class Networks:
             )
         return Network(
             id=request.id,
-            backend=asked.backend or self._backend,
+            backend=backend,
             link=name,
             mac=bridge_mac(request.id),
             adopted=theirs is not None,
@@ -147,7 +158,8 @@ class Networks:
         if known.phase is Phase.DELETING:
             self.delete(row.id, deadline)
             return None
-        if replace(known, phase=row.phase) != row:
+        numbered = replace(row.network, number=known.network.number)
+        if replace(known, phase=row.phase) != replace(row, network=numbered):
             raise Conflict(f"network {row.id[:12]} exists already and differs: {known}; asked for: {row}")
         return known
 
@@ -172,7 +184,7 @@ class Networks:
         self._store.withdraw_network(ident)
         try:
             self._runtime.converge(scope, Deadline(None))
-            self._runtime.converge(HOST, Deadline(None))
+            self._runtime.converge_host(Deadline(None), ovs=True)
         except ExceptionGroup as left:
             log.exception("withdrawing a network", extra={"network": ident[:12], "left": str(left.exceptions)})
             self._runtime.dirty(scope)

@@ -12,6 +12,7 @@ import plugin
 from drivers.errors import Conflict, NotFound
 from drivers.model import Address, Network
 from drivers.obstacles import Obstacle
+from drivers.ovsdb import Health
 from drivers.verdicts import span, united
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
@@ -40,6 +41,9 @@ class HostNotes(Protocol):
 
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
         """Return what stops packets of networks, with what to type about it."""
+
+    def ovs_health(self) -> Health:
+        """Return how Open vSwitch is doing."""
         ...
 
 
@@ -64,6 +68,8 @@ class Views:
             notes.append("IPv4 forwarding is off: networks have no way out; `sysctl -w net.ipv4.ip_forward=1`")
         in_the_way = self._host.obstacles(row.network for row in networks)
         notes += [f"network {network.id[:12]}: {one.what}; `{one.fix}`" for network, one in in_the_way]
+        if self._store.use().ovs:
+            notes += _ovs_notes(self._host.ovs_health())
         return {
             "version": plugin.__version__,
             "pid": os.getpid(),
@@ -183,6 +189,17 @@ class Views:
             return {one.id: one for one in self._docker.networks(driver=DRIVER)}
         except Unreachable:
             return {}
+
+
+def _ovs_notes(health: Health) -> list[str]:
+    """Say what is wrong with Open vSwitch, on which networks are."""
+    if not health.connected:
+        return [f"Open vSwitch does not answer at {health.remote} ({health.why}): networks on it may not forward"]
+    if health.vswitchd is False:
+        return ["ovs-vswitchd does not run: networks on Open vSwitch do not forward; systemctl status ovs-vswitchd"]
+    if health.cur_cfg < health.next_cfg:
+        return [f"ovs-vswitchd is behind: told {health.next_cfg} changes, has made {health.cur_cfg}"]
+    return []
 
 
 def _finding(finding: Finding) -> View:

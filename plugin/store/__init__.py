@@ -3,6 +3,6 @@
 from plugin.store.database import Database
 from plugin.store.pools import LeaseRow, PoolRow
 from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
-from plugin.store.store import Store
+from plugin.store.store import OVS, Store
 
-__all__ = ["Bridges", "Database", "EndpointRow", "LeaseRow", "NetworkRow", "Phase", "PoolRow", "Store"]
+__all__ = ["OVS", "Bridges", "Database", "EndpointRow", "LeaseRow", "NetworkRow", "Phase", "PoolRow", "Store"]

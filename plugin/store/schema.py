@@ -132,4 +132,10 @@ MIGRATIONS: Final = (
         json(json_extract(intent, '$[0]')), json_object('interface_prefix', json_extract(intent, '$[1]')));
     UPDATE endpoints SET intent = json_insert(intent, '$[2]', json('{}'));
     """,
+    """
+    ALTER TABLE networks ADD COLUMN number INTEGER;   -- on Open vSwitch: tells networks of this host apart
+    CREATE UNIQUE INDEX network_numbers ON networks (number) WHERE number IS NOT NULL;
+    ALTER TABLE endpoints ADD COLUMN slot INTEGER;    -- on Open vSwitch: its number among its network's ports
+    CREATE UNIQUE INDEX endpoint_slots ON endpoints (network, slot) WHERE slot IS NOT NULL;
+    """,
 )

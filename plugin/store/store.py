@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Use
+from drivers.ovs.model import SLOTS
 from drivers.resources import Scope
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
 from plugin.store.database import Database
@@ -20,6 +22,9 @@ from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
 
 _NETWORK: Final = TypeAdapter(tuple[Network, NetworkSettings])
 _ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...], EndpointSettings])
+OVS: Final = "ovs"
+"""The backend whose networks and ports have numbers of their own."""
+
 _BRIDGES: Final = TypeAdapter(Bridges)
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 _LAST: Final = "\x7f"  # sorts behind every character of an id
@@ -89,14 +94,17 @@ class Store:
                 )
             for subnet in network.subnets:
                 _claim_subnet(db, network, subnet)
+            if network.backend == OVS:
+                network = replace(network, number=_free(db, "SELECT number FROM networks WHERE number IS NOT NULL", 1))
             db.execute(
-                "INSERT INTO networks (id, phase, link, forwards6, apart, intent) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO networks (id, phase, link, forwards6, apart, number, intent) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     network.id,
                     row.phase,
                     network.link,
                     network.is_forwarded(6),
                     not network.icc,
+                    network.number or None,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
             )
@@ -124,10 +132,10 @@ class Store:
     def use(self) -> Use:
         """Return what the networks ask of the host as a whole: counted, never kept."""
         (row,) = self._db.read(
-            "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart "
+            "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart, count(number) AS ovs "
             "FROM networks WHERE phase <> 'deleting'"
         )
-        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0, apart=row["apart"] > 0)
+        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0, apart=row["apart"] > 0, ovs=row["ovs"] > 0)
 
     # -- endpoints --------------------------------------------------------------------------------------------------
 
@@ -175,9 +183,11 @@ class Store:
             db.executemany(
                 "UPDATE endpoints SET phase = ? WHERE id = ?", [(Phase.DELETING, dead.id) for dead in instead_of]
             )
+            endpoint = replace(endpoint, slot=_slot(db, endpoint.network))
             try:
                 db.execute(
-                    "INSERT INTO endpoints (id, network, phase, link, ipv4, ipv6, intent) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO endpoints (id, network, phase, link, ipv4, ipv6, slot, intent) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         endpoint.id,
                         endpoint.network,
@@ -185,6 +195,7 @@ class Store:
                         endpoint.link,
                         endpoint.ipv4.ip.packed if endpoint.ipv4 else None,
                         endpoint.ipv6.ip.packed if endpoint.ipv6 else None,
+                        endpoint.slot or None,
                         _ENDPOINT.dump_json((endpoint, row.ports, row.settings)).decode(),
                     ),
                 )
@@ -302,6 +313,32 @@ def _endpoint(row: sqlite3.Row) -> EndpointRow:
 
 def _ends(subnet: Subnet) -> tuple[bytes, bytes]:
     return subnet.network.network_address.packed, subnet.network.broadcast_address.packed
+
+
+def _slot(db: sqlite3.Connection, network: str) -> int:
+    """Return the number that a network's next port has; 0 where it is not on Open vSwitch. Raises :class:`Conflict`."""
+    on_ovs = db.execute("SELECT 1 FROM networks WHERE id = ? AND number IS NOT NULL", (network,)).fetchone()
+    if not on_ovs:
+        return 0
+    free = _free(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", 1, network)
+    if free >= SLOTS:
+        raise Conflict(
+            f"network {network[:12]} has {SLOTS - 1} containers on this host, as many as weft has places for on Open "
+            "vSwitch: stop some, or put further ones on another network"
+        )
+    return free
+
+
+def _free(db: sqlite3.Connection, taken: str, least: int, *values: str) -> int:
+    """Return a number that is not among those a SELECT of one column has: behind the last one, while there is room."""
+    column = taken.split()[1]
+    last = db.execute(f"{taken} ORDER BY {column} DESC LIMIT 1", values).fetchone()
+    if last is None:
+        return least
+    if last[0] + 1 < SLOTS:
+        return int(last[0]) + 1
+    there = {row[0] for row in db.execute(taken, values)}
+    return next(number for number in range(least, len(there) + least + 1) if number not in there)
 
 
 def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:

@@ -1,12 +1,14 @@
 """Who reaches whom over weft's networks, cell by cell, the engine played: FORWARD DROP, br_netfilter 0 and 1."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour
 from tests.lab.node import Node
+from tests.lab.ovs import Ovs
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
 from tests.matrix.docker import set_br_netfilter
@@ -86,10 +88,16 @@ class Street:
         }
 
 
-@pytest.fixture(scope="module")
-def street() -> Iterator[Street]:
-    """Build it once: a node without dockerd, weft in it, the neighbour with routes to every network."""
-    with Node("reach") as node, Neighbour(node) as neighbour, Weft(node) as weft, Traffic() as traffic:
+@pytest.fixture(scope="module", params=["bridge", pytest.param("ovs", marks=pytest.mark.ovs)])
+def street(request: pytest.FixtureRequest) -> Iterator[Street]:
+    """Build it once for each backend: a node without dockerd, weft in it, the neighbour with routes to all networks."""
+    with ExitStack() as stack:
+        node = stack.enter_context(Node("reach"))
+        neighbour = stack.enter_context(Neighbour(node))
+        if request.param == "ovs":
+            stack.enter_context(Ovs(node))
+        weft = stack.enter_context(Weft(node, settings={"WEFT_BACKEND": request.param}))
+        traffic = stack.enter_context(Traffic())
         for program in ("iptables", "ip6tables"):
             node.run(f"{program}-restore", stdin=DOCKERS)
             assert "-P FORWARD DROP" in node.run(program, "-S", "FORWARD").stdout

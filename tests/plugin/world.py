@@ -59,7 +59,7 @@ class FakeSide:
         """The fake backends."""
         return self.fake.backends
 
-    def facts(self, *, may_forward: bool) -> HostFacts:
+    def facts(self, *, may_forward: bool, ovs: bool = False) -> HostFacts:  # noqa: ARG002 - no OVS here
         """Return what the fake host is."""
         return HostFacts(
             docker_user=frozenset(self.docker_user), may_forward=may_forward, firewalld=self.fake.firewalld
@@ -90,6 +90,9 @@ class FakeSide:
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
         """Return what a test put there."""
         return [(network, one) for network in networks for one in self.in_the_way]
+
+    def check_ovs(self) -> None:
+        """Find nothing wrong."""
 
     def speaks6(self) -> bool:
         """Tell what most hosts would."""

@@ -110,7 +110,7 @@ def test_a_network_without_icc_differs_in_its_own_plan_only() -> None:
 
 def test_fences_come_first_and_entries_last() -> None:
     for plan in _street():
-        fences = {resource.key for resource in plan if resource.rank is Rank.FENCE}
+        fences = {resource.key for resource in plan if isinstance(resource, FlowFence)}
         for resource in plan:
             assert isinstance(resource, Flow)
             assert (resource.actions == DROP) == isinstance(resource, FlowFence)
