@@ -85,6 +85,9 @@ EVERY = (
     ),
     Permit(key=element_key(ruleset.OPERATOR_LINKS, "br-lan"), scope=HOST),
     Fence(key=element_key(ruleset.APART, "wfb1"), scope=NET),
+    Fence(key=element_key(ruleset.GUARDED, "wfh1"), scope=ENDPOINT),
+    Fence(key=element_key(ruleset.BOUND[4], "10.0.0.2", "tcp", "80-89"), scope=ENDPOINT),
+    Fence(key=element_key(ruleset.BOUND[6], "fd00::2", "udp", "53"), scope=ENDPOINT),
     Permit(key=element_key(ruleset.TRUSTED, "eth1", "wfb1"), scope=NET),
     *(
         kind(key=element_key(sets[version], "wfb1"), scope=NET)

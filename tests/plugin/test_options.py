@@ -43,7 +43,7 @@ def test_no_option_is_docker_s_own_default() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "setting", "value"),
     [
-        ("weft.backend", "bridge", "backend", "bridge"),
+        *(("weft.backend", name, "backend", name) for name in ("bridge", "ovs")),
         (f"{BRIDGE}.name", "br-lan", "bridge", "br-lan"),
         (f"{BRIDGE}.name", "wfnet", "bridge", "wfnet"),
         (f"{BRIDGE}.name", "a23456789012345", "bridge", "a23456789012345"),
@@ -109,8 +109,8 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
-        ("weft.backend", "ovs", "bridge"),
-        ("weft.backend", "", "bridge"),
+        ("weft.backend", "macvlan", "bridge or ovs"),
+        ("weft.backend", "", "bridge or ovs"),
         (f"{BRIDGE}.name", "a/b", "1 to 15 letters"),
         (f"{BRIDGE}.name", "-x", "1 to 15 letters"),
         (f"{BRIDGE}.name", "a234567890123456", "1 to 15 letters"),
