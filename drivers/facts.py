@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from drivers.model import Address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkInfo:
@@ -12,6 +14,19 @@ class LinkInfo:
     kind: str
     group: int
     mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteInfo:
+    """How packets for an address leave: by which link, from which address, and how large they may be (bytes).
+
+    ``own``  the address is this host's
+    """
+
+    link: str
+    mtu: int
+    source: Address | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

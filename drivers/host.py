@@ -9,15 +9,16 @@ from typing import Final
 
 from drivers import obstacles
 from drivers.announce import Announcer
+from drivers.clashes import Clash, Clashes
 from drivers.conntrack import Conntrack
 from drivers.contract import Backend
 from drivers.errors import WeftError
-from drivers.facts import HostFacts, LinkInfo
+from drivers.facts import HostFacts, LinkInfo, RouteInfo
 from drivers.firewalld import FirewalldBackend
 from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
-from drivers.model import Endpoint, IPNetwork, Network, Transport
+from drivers.model import Address, Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
 from drivers.obstacles import Obstacle
 from drivers.openflow.backend import RUNDIR, OpenFlowBackend
@@ -57,6 +58,7 @@ class Host:
         self._conntrack = Conntrack()
         self._nft = NftBackend(marks, self._conntrack.after)
         self._nft_bridge = NftBackend(marks, table=BRIDGE_TABLE_KEY)
+        self._clashes = Clashes(marks)
         self._xtables = XtablesBackend(marks)
         self._sockets = SocketsBackend(marks)
         self._announcer = Announcer()
@@ -130,6 +132,22 @@ class Host:
         """Return what a link is, or ``None`` if there is none of that name."""
         return self._kernel.link(name)
 
+    def route_to(self, address: Address) -> RouteInfo | None:
+        """Return how packets for an address leave now, or ``None`` if there is no way there."""
+        return self._kernel.route_to(address)
+
+    def is_own(self, address: Address) -> bool:
+        """Tell whether an address is this host's."""
+        return self._kernel.is_own(address)
+
+    def check_tunnel(self, kind: str) -> None:
+        """Raise :class:`drivers.errors.Unsupported` if the kernel can make no tunnels of this kind."""
+        self._kernel.check_tunnel(kind)
+
+    def clashes(self) -> tuple[Clash, ...]:
+        """Return what of containers' MACs and addresses came out of a tunnel."""
+        return self._clashes.seen()
+
     def is_plugged(self, link: str) -> bool:
         """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
         return self._kernel.is_plugged(link)
@@ -165,7 +183,7 @@ class Host:
         """Return the operations of each backend since the start."""
         return {
             "netlink": self._kernel.calls + self._announcer.calls,
-            "nft": self._nft.calls + self._nft_bridge.calls,
+            "nft": self._nft.calls + self._nft_bridge.calls + self._clashes.calls,
             "xtables": self._xtables.calls,
             "sockets": self._sockets.calls,
             "firewalld": self._firewalld.calls,
@@ -179,6 +197,7 @@ class Host:
         self._kernel.close()
         self._nft.close()
         self._nft_bridge.close()
+        self._clashes.close()
         self._xtables.close()
         self._sockets.close()
         self._firewalld.close()

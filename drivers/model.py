@@ -12,6 +12,7 @@ from typing import Literal
 
 Transport = Literal["tcp", "udp", "sctp"]
 GatewayMode = Literal["nat", "nat-unprotected", "routed", "isolated"]
+Encapsulation = Literal["vxlan", "gre", "geneve"]
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
@@ -36,8 +37,25 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """How a network goes on at other hosts. Every choice is made; who the peers are is :attr:`Network.peers`.
+
+    ``vni``      what tells the network from others on the wire, 1 to 2^24-1: VXLAN's and Geneve's VNI, GRE's key
+    ``port``     the UDP port, the same on every host; 0 for GRE, which has none
+    ``version``  4 or 6: the IP version of the peers, one for all
+    ``local``    this host's address as the peers know it; ``None`` (IPv4 only): the kernel's choice for each peer
+    """
+
+    kind: Encapsulation
+    vni: int
+    port: int = 0
+    version: int = 4
+    local: Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A layer-2 segment of this host.
+    """A layer-2 segment: of this host or, with a tunnel, of several.
 
     ``link``        the bridge's name, at most 15 bytes
     ``adopted``     the bridge is the operator's own: it must exist, and is neither made nor removed nor configured
@@ -58,6 +76,10 @@ class Network:
     ``relay``       what NAT cannot publish is passed on by weft itself
     ``allow``       who may use published ports, where the endpoint does not say; empty: anybody
     ``number``      tells it from the other networks on this host's Open vSwitch; 0 on a Linux bridge
+    ``tunnel``      how it goes on at other hosts, if it does
+    ``peers``       the other hosts, all of the tunnel's IP version: counted in the store, not stored
+    ``zone``        the conntrack zone of its frames, where the host has no address on it: else its connections would
+                    meet those of another network with the same addresses; ``None``: the host's own
     """
 
     id: str
@@ -79,6 +101,14 @@ class Network:
     relay: bool = True
     allow: tuple[IPNetwork, ...] = ()
     number: int = 0
+    tunnel: Tunnel | None = None
+    peers: tuple[Address, ...] = ()
+    zone: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells the segment from others on every host it is on: the VNI, where there is one."""
+        return f"vni {self.tunnel.vni}" if self.tunnel else self.id
 
     @property
     def gateways(self) -> tuple[Interface, ...]:
@@ -204,6 +234,7 @@ class Use:
     ``forwards6``     some network routes IPv6 through the host
     ``apart``         some network keeps its containers apart (ICC off)
     ``ovs``           some network is on Open vSwitch
+    ``tunnels``       some network goes on at other hosts
     ``docker_links``  the bridges of Docker's own networks to which the operator gave names
     """
 
@@ -211,4 +242,5 @@ class Use:
     forwards6: bool = False
     apart: bool = False
     ovs: bool = False
+    tunnels: bool = False
     docker_links: frozenset[str] = frozenset()

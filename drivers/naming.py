@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from ipaddress import IPv6Address
 from typing import Final, Literal
 
 from drivers.model import Interface
@@ -17,7 +18,11 @@ _DOCKER_ID: Final = re.compile(r"[0-9a-z]{12,64}")
 _MADE_NAME: Final = re.compile(rf"{PREFIX}b[0-9a-z]{{{_ID_BYTES}}}")
 _LINK_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,14}")
 
-Kind = Literal["b", "h", "c"]  # bridge, host's end of a veth, container's end
+FIRST_OWN_VNI: Final = 1 << 20
+VNIS: Final = range(1, 1 << 24)
+"""Every VNI there is (RFC 7348). Those that weft chooses begin at 2^20: Swarm's begin at 4096."""
+
+Kind = Literal["b", "h", "c", "t"]  # bridge, host's end of a veth, container's end, tunnel
 
 
 def link_name(kind: Kind, ident: str) -> str:
@@ -41,18 +46,32 @@ def is_link_name(name: str) -> bool:
     return _LINK_NAME.fullmatch(name) is not None
 
 
-def endpoint_mac(network: str, address: Interface | None, endpoint: str) -> str:
-    """Return the MAC of an endpoint: locally administered, from its network and address.
+def endpoint_mac(identity: str, address: Interface | None, endpoint: str) -> str:
+    """Return the MAC of an endpoint: locally administered, from its network's identity and its address.
 
     A container that gets the same address again keeps its MAC, so nobody's neighbour table goes stale. Without an
     address it is derived from the endpoint's id.
     """
-    return _mac(f"{network}/{address.ip if address is not None else endpoint}")
+    return _mac(f"{identity}/{address.ip if address is not None else endpoint}")
 
 
-def bridge_mac(network: str) -> str:
-    """Return the MAC of a network's bridge: fixed, so that it does not change with the ports (Linux: lowest port's)."""
-    return _mac(f"{network}/bridge")
+def bridge_mac(identity: str) -> str:
+    """Return the MAC of a network's bridge: fixed, so that it does not change with the ports (Linux: lowest port's).
+
+    One network on several hosts has one identity, and so one gateway MAC.
+    """
+    return _mac(f"{identity}/bridge")
+
+
+def vni_of(name: str) -> int:
+    """Return the VNI of a network's name across hosts (``weft.name``): 2^20 to 2^24-1, the same on every host."""
+    return FIRST_OWN_VNI + int(_digest(f"vni/{name}", 8), 16) % (VNIS.stop - FIRST_OWN_VNI)
+
+
+def link_local(mac: str) -> IPv6Address:
+    """Return the link-local address that the kernel makes of a MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:])))
 
 
 def _mac(text: str) -> str:

@@ -21,13 +21,16 @@ from drivers.model import Address, IPNetwork
 from drivers.naming import is_link_name
 from drivers.resources import TABLE_KEY, Fence, Key, Permit, Publish, Scope
 
-_DECLARED: Final = re.compile(r"(?:set|map) (\w+) \{ type ([\w .]+?)(?: : ([\w .]+?))?; (flags interval;)?")
+_DECLARED: Final = re.compile(r"(?:set|map) (\w+) \{ typ(?:e|eof) ([\w .@,]+?)(?: : ([\w .]+?))?; (flags interval;)?")
+_TYPES_OF: Final = {"iifname": "ifname", "udp dport": "inet_service", "ip saddr": "ipv4_addr", "ip6 saddr": "ipv6_addr"}
+_UNSIGNED: Final = 1 << 64  # what JSON has no number for, nft writes in hexadecimal
 _COMMENT: Final = re.compile(r"[^\"\\\n]{0,128}")
 _PROTOCOL: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NUMBERS: Final = {"6": "tcp", "17": "udp", "132": "sctp"}  # nft reads the names of /etc/protocols, where there is one
 _LAST_PORT: Final = 65535
 _ADDRESSES: Final[Mapping[str, type[Address]]] = {"ipv4_addr": IPv4Address, "ipv6_addr": IPv6Address}
 _NETWORKS: Final[Mapping[str, type[IPNetwork]]] = {"ipv4_addr": IPv4Network, "ipv6_addr": IPv6Network}
+_NUMBER: Final = re.compile(r"0x[1-9a-f][0-9a-f]*|0|[1-9][0-9]*")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PHASES: Final = ("add", "delete", "create")
 _REMEMBERED: Final = 4096  # spellings; the same addresses come again and again
@@ -128,9 +131,17 @@ class Listing:
 def kinds_of(text: str) -> Mapping[str, Kind]:
     """Return what a table's text declares, by name."""
     return {
-        name: Kind(tuple(fields.split(" . ")), tuple(value.split(" . ")) if value else (), bool(interval))
+        name: Kind(_types(fields), _types(value) if value else (), bool(interval))
         for name, fields, value, interval in _DECLARED.findall(" ".join(text.split()) + " ")
     }
+
+
+def _types(declared: str) -> tuple[str, ...]:
+    """Return the types of what is declared by name, or by the expression that it is compared with (``typeof``)."""
+    return tuple(
+        _TYPES_OF.get(one) or ("integer" if one.startswith("@") or one == "ct zone" else one)
+        for one in declared.split(" . ")
+    )
 
 
 def creation(key: Key, kind: Kind | None, told: Told) -> list[Order]:
@@ -206,8 +217,9 @@ def _is_field(type_: str, value: str, *, interval: bool = False) -> bool:
             return _MAC.fullmatch(value) is not None
         case "inet_proto":
             return _PROTOCOL.fullmatch(value) is not None and value not in _NUMBERS
-        case "inet_service" if value.isdecimal():
-            return int(value) <= _LAST_PORT and str(int(value)) == value
+        case "integer" | "inet_service" if _NUMBER.fullmatch(value):
+            number = int(value, 0)
+            return value == _spelled_number(number) and (type_ == "integer" or number <= _LAST_PORT)
     try:
         first, last = _span(type_, value)
     except ValueError:
@@ -281,9 +293,34 @@ def parse(listing: str, backend: str = TABLE_KEY.backend) -> Listing:
 
 
 def _kind(what: str, body: dict[str, Any]) -> Kind:
-    types = body["type"]
-    value = tuple(body["map"].split(" . ")) if what == "map" else ()
-    return Kind((types,) if isinstance(types, str) else tuple(types), value, "interval" in body.get("flags", ()))
+    value = _types_told(body["map"]) if what == "map" else ()
+    return Kind(_types_told(body["type"]), value, "interval" in body.get("flags", ()))
+
+
+def _types_told(told: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON is anything
+    """Return types as nft tells them: one, several, several in one text (a map's, 1.0.6), or an expression's."""
+    match told:
+        case {"typeof": expression}:
+            return _of_expression(expression)
+        case str():
+            return tuple(told.split(" . "))
+        case _:
+            return tuple(told)
+
+
+def _of_expression(told: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON is anything
+    """Return the types of what a set was declared with ``typeof``, where nft tells the expression (from 1.1.2 on)."""
+    match told:
+        case {"concat": [*parts]}:
+            return tuple(type_ for part in parts for type_ in _of_expression(part))
+        case {"payload": {"protocol": protocol, "field": field_}}:
+            return _types(f"{protocol} {field_}")
+        case {"payload": _} | {"ct": _}:
+            return ("integer",)
+        case {"meta": {"key": key}}:
+            return _types(key)
+        case _:
+            return (str(told),)
 
 
 def _told(kind: Kind, one: Any) -> tuple[tuple[str, ...], Told]:  # noqa: ANN401 - JSON is anything
@@ -312,7 +349,13 @@ def _spelled(type_: str, value: Any) -> str:  # noqa: ANN401 - JSON is anything
             text = str(value)
     if type_ == "inet_proto":
         return _NUMBERS.get(text, text)
+    if type_ == "integer":
+        return _spelled_number(int(text, 0)) if _NUMBER.fullmatch(text) else text
     return _respelled(type_, text) if type_ in (*_ADDRESSES, "inet_service") else text
+
+
+def _spelled_number(number: int) -> str:
+    return f"{number}" if number < _UNSIGNED else f"{number:#x}"
 
 
 @lru_cache(_REMEMBERED)

@@ -21,6 +21,11 @@ was not sent by this host can only be that.
 What containers of one network that are kept apart send each other gets here because table ``bridge weft`` hands it to
 the host (:mod:`drivers.ruleset_bridge`).
 
+A VXLAN of ours is told by UDP port and VNI (24 bits, 96 behind the UDP header's start; RFC 7348), and only its peers
+are let in: nobody's tunnel comes by a link of ours. TCP is told the size that fits the way on (``rt mtu``), where a
+network has less than Ethernet's. Frames of a network on which the host has no address have a conntrack zone of their
+own: with ``br_netfilter`` on, equal addresses in two networks would else be one conversation (facts/network.md 13).
+
 Own bridges are told by their link group, so the host-wide rules need no element per network. A bridge that weft
 adopted has no group; its endpoints are told one by one, by link and address, so that other machines on that LAN are
 neither opened nor closed. Every bridge is taken for Docker's until it was looked at and is the operator's.
@@ -59,14 +64,18 @@ RELAYED_AT: Final = {4: "relayed_at4", 6: "relayed_at6"}  # host's address . tra
 GUARDED: Final = "guarded"  # link: a port of Open vSwitch's, which the host must not hear (facts/ovs.md 5)
 RESTRICTED: Final = {4: "restricted4", 6: "restricted6"}  # container's address: has an allow-list
 ALLOWED: Final = {4: "allowed4", 6: "allowed6"}  # container's address . source
+VNIS: Final = "vnis"  # UDP port . VNI: a VXLAN of ours, and let in are only
+PEERS: Final = {4: "peers4", 6: "peers6"}  # UDP port . VNI . outer source: its peers
+ZONES: Final = "zones"  # link -> the conntrack zone of an own bridge on which the host has no address
+CLAMPED: Final = "clamped"  # link: a bridge whose packets may be larger or smaller than those of the way on
 
 PUBLISHES: Final = frozenset(name for maps in (PUBLISH, PUBLISH_AT, RANGE, RANGE_AT) for name in maps.values())
 """The maps that translate published ports."""
 
-PERMITS: Final = frozenset((SAME, TRUSTED, OPERATOR_LINKS, LOOPBACK_RELAYED)) | frozenset(
+PERMITS: Final = frozenset((SAME, TRUSTED, OPERATOR_LINKS, LOOPBACK_RELAYED, CLAMPED)) | frozenset(
     name
     for sets in (
-        *(LINKED, ROUTED, UNPROTECTED, DIRECT, ALLOWED),
+        *(LINKED, ROUTED, UNPROTECTED, DIRECT, ALLOWED, PEERS),
         *(MASQUERADE, SOURCE, ADOPTED_MASQUERADE, ADOPTED_SOURCE),
     )
     for name in sets.values()
@@ -123,11 +132,32 @@ TEXT: Final = f"""
     set {ALLOWED[4]} {{ type ipv4_addr . ipv4_addr; flags interval; }}
     set {ALLOWED[6]} {{ type ipv6_addr . ipv6_addr; flags interval; }}
 
+    set {VNIS} {{ typeof udp dport . @th,96,24; }}
+    set {PEERS[4]} {{ typeof udp dport . @th,96,24 . ip saddr; }}
+    set {PEERS[6]} {{ typeof udp dport . @th,96,24 . ip6 saddr; }}
+    map {ZONES} {{ typeof iifname : ct zone; }}
+    set {CLAMPED} {{ type ifname; }}
+
     chain guard {{
         type filter hook prerouting priority -300; policy accept;
         iifname @{GUARDED} drop
+        udp dport . @th,96,24 @{VNIS} fib daddr type local jump tunnelled
         iifname != "lo" ip daddr 127.0.0.0/8 drop
         iifname != "lo" ip saddr 127.0.0.0/8 drop
+        ct zone set iifname map @{ZONES}
+    }}
+
+    chain tunnelled {{
+        iifgroup {LINK_GROUP} drop
+        udp dport . @th,96,24 . ip saddr @{PEERS[4]} return
+        udp dport . @th,96,24 . ip6 saddr @{PEERS[6]} return
+        drop
+    }}
+
+    chain clamp {{
+        type filter hook forward priority -150; policy accept;
+        iifname @{CLAMPED} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+        oifname @{CLAMPED} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     }}
 
     chain prerouting {{

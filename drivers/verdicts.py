@@ -38,6 +38,10 @@ def of_network(network: Network) -> Iterator[Resource]:
         yield _fence(scope, ruleset.APART, link)
     if not network.adopted:
         yield from _own(network, scope)
+    if network.zone is not None:
+        yield replace(_fence(scope, ruleset.ZONES, link), value=(str(network.zone),))
+    if network.tunnel is not None:
+        yield _permit(scope, ruleset.CLAMPED, link)
     if network.internal:
         return
     for version in VERSIONS:

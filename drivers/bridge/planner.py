@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from drivers import ruleset, ruleset_bridge, verdicts
+from drivers import ruleset, ruleset_bridge, tunnels, verdicts
 from drivers.facts import HostFacts
 from drivers.model import Endpoint, Network, Use
 from drivers.naming import LINK_GROUP
@@ -58,7 +58,7 @@ class BridgePlanner:
         operators = facts.operator_links - use.docker_links
         return (
             Table(key=TABLE_KEY, scope=HOST, text=ruleset.TEXT),
-            *([Table(key=BRIDGE_TABLE_KEY, scope=HOST, text=ruleset_bridge.TEXT)] if use.apart else ()),
+            *([Table(key=BRIDGE_TABLE_KEY, scope=HOST, text=ruleset_bridge.TEXT)] if use.apart or use.tunnels else ()),
             *(_host_permit(ruleset.OPERATOR_LINKS, name) for name in sorted(operators)),
             *(
                 part
@@ -70,7 +70,7 @@ class BridgePlanner:
         )
 
     def network(self, facts: HostFacts, network: Network) -> tuple[Resource, ...]:
-        """Return the bridge, the host's addresses on it, and what the verdict table, and firewalld, have to know."""
+        """Return the bridge, the host's addresses on it, its tunnel, and what the verdicts and firewalld must know."""
         scope = scope_of(network.id)
         link = link_key(network.link)
         bridge = Bridge(
@@ -95,7 +95,8 @@ class BridgePlanner:
             )
             for gateway in network.gateways
         ]
-        return behind_fences(bridge, *addresses, *zone, *verdicts.of_network(network))
+        parts = (*addresses, *zone, *tunnels.of_network(network), *verdicts.of_network(network))
+        return behind_fences(bridge, *parts)
 
     def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
         """Return the veth pair, what keeps it apart from others, and its part of the verdicts and published ports."""
@@ -112,6 +113,7 @@ class BridgePlanner:
         return behind_fences(
             veth,
             *(() if network.icc else _apart(network, endpoint)),
+            *tunnels.of_endpoint(network, endpoint),
             *verdicts.of_endpoint(facts, network, endpoint),
             *published(network, endpoint),
         )

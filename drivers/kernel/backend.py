@@ -8,15 +8,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from drivers.contract import Dirty, Step
-from drivers.errors import HostFailure, WeftError
-from drivers.facts import LinkInfo
-from drivers.kernel import settings
+from drivers.errors import HostFailure, Unsupported, WeftError
+from drivers.facts import LinkInfo, RouteInfo
+from drivers.kernel import settings, tunnels
 from drivers.kernel.addresses import Addresses, Owner
+from drivers.kernel.floods import Floods
 from drivers.kernel.links import Links, index_to_name
 from drivers.kernel.monitor import Monitor
 from drivers.kernel.netlink import Netlink
+from drivers.kernel.routes import is_own, route_to
 from drivers.marks import Marks
-from drivers.resources import Bridge, Foreign, GatewayLink, HostAddress, Key, Resource, Setting, Veth
+from drivers.model import Address
+from drivers.resources import (
+    Bridge,
+    FloodEntry,
+    Foreign,
+    GatewayLink,
+    HostAddress,
+    Key,
+    PeerTunnel,
+    Resource,
+    Setting,
+    Veth,
+    Vxlan,
+)
 
 _HINTS: Final[Mapping[int, str]] = {
     errno.EXFULL: "the bridge has all the 1,023 ports that a Linux bridge can have",
@@ -36,6 +51,7 @@ class KernelBackend:
         self._netlink = Netlink()
         self._links = Links(self._netlink, marks)
         self._addresses = Addresses(self._netlink, self._links, owner)
+        self._floods = Floods(self._netlink, self._links)
         self._owner = owner
 
     @property
@@ -57,8 +73,21 @@ class KernelBackend:
         link = self._links.find(name)
         return link is not None and link.elsewhere
 
+    def check_tunnel(self, kind: str) -> None:
+        """Raise :class:`drivers.errors.Unsupported` if the kernel can make no tunnels of this kind."""
+        if not tunnels.has_kind(self._netlink, kind):
+            raise Unsupported(tunnels.lacking(kind))
+
+    def route_to(self, address: Address) -> RouteInfo | None:
+        """Return how packets for an address leave now, or ``None`` if there is no way there."""
+        return route_to(self._netlink, self._links, address)
+
+    def is_own(self, address: Address) -> bool:
+        """Tell whether an address is this host's."""
+        return is_own(self._netlink, address)
+
     def observe(self, keys: Collection[Key]) -> Mapping[Key, Resource | Foreign]:
-        """Return what is at the keys: one request for each link, one more for each link with addresses among them."""
+        """Return what is at the keys: one request for each link, one more for its addresses, one for its peers."""
         found: dict[Key, Resource | Foreign] = {}
         on_links: dict[str, list[Key]] = defaultdict(list)
         for key in keys:
@@ -73,10 +102,12 @@ class KernelBackend:
             addresses = [key for key in asked if key.kind == "address"]
             found |= {key: self._links.seen(name, link, index_to_name) for key in asked if key.kind == "link"}
             found |= self._addresses.seen(addresses, link) if addresses else {}
+            peers = [key for key in asked if key.kind == "flood"]
+            found |= self._floods.seen(peers, link) if peers else {}
         return found
 
     def survey(self) -> Mapping[Key, Resource]:
-        """Return the links with our mark and the addresses of ours: two dumps. Switches carry no mark."""
+        """Return what has our mark: a dump of links, one of addresses, and one for each VXLAN device."""
         links = self._links.dump()
 
         def name_of(index: int) -> str:
@@ -85,7 +116,7 @@ class KernelBackend:
         ours = (link for link in links.values() if self._links.owner(link) is not None)
         seen = (self._links.seen(link.name, link, name_of) for link in ours)
         found: dict[Key, Resource] = {link.key: link for link in seen if not isinstance(link, Foreign)}
-        return found | self._addresses.survey(links)
+        return found | self._addresses.survey(links) | self._floods.survey(links.values())
 
     def apply(self, steps: Sequence[Step]) -> Mapping[Key, Exception]:
         """Take the steps in turn, going on past failures, which are returned."""
@@ -109,18 +140,36 @@ class KernelBackend:
                 settings.write(new.path, new.value)
             case _, Bridge(adopted=True):
                 pass
-            case old, (Bridge() | Veth()) as new:
+            case old, (Bridge() | Veth() | PeerTunnel()) as new:
                 self._links.change(old, new)
+            case old, Vxlan() as new:
+                with self._floods.kept(new.name):
+                    self._links.change(old, new)
+            case _, FloodEntry() as new:
+                self._floods.add(new)
             case _, HostAddress() as new:
                 self._addresses.add(new)
-            case GatewayLink(), None:
+            case old, None if old is not None:
+                self._remove(old)
+            case _:
+                raise _not_ours_to_change(step)
+
+    def _remove(self, old: Resource) -> None:
+        match old:
+            case GatewayLink():
                 pass  # it goes with its port
-            case (Bridge(adopted=False) | Veth()) as old, None:
+            case Bridge(adopted=False) | Veth() | Vxlan() | PeerTunnel():
                 self._links.remove(old.name)
-            case HostAddress() as old, None:
+            case FloodEntry():
+                self._floods.remove(old)
+            case HostAddress():
                 self._addresses.remove(old)
             case _:
-                raise HostFailure(f"{step.key} is not the kernel's to change: {step}")
+                raise _not_ours_to_change(Step(old, None))
+
+
+def _not_ours_to_change(step: Step) -> HostFailure:
+    return HostFailure(f"{step.key} is not the kernel's to change: {step}")
 
 
 def _failure(step: Step, error: OSError) -> HostFailure:

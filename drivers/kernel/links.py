@@ -1,4 +1,4 @@
-"""Bridges and veth pairs: how a link of ours is told from others', made, put right and removed.
+"""Links: how one of ours is told from others', made, put right and removed. Tunnels have a file of their own.
 
 A link of ours is in the group 0x57ef and carries its scope's mark as alias. The kernel takes no alias at a link's
 making, so it is made down and without a mark, and marked and set up by a second message. What a crash leaves in
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from drivers.errors import Conflict, HostFailure
-from drivers.kernel import offload, requests, settings, wire
+from drivers.kernel import offload, requests, settings, tunnels, wire
 from drivers.kernel.netlink import Netlink
+from drivers.kernel.tunnels import Tunnel
 from drivers.kernel.wire import ADDR_GEN_NONE, Link
 from drivers.marks import Marks, describe
 from drivers.naming import LINK_GROUP, PREFIX
@@ -25,11 +26,15 @@ from drivers.resources import (
     Bridge,
     Foreign,
     GatewayLink,
+    PeerTunnel,
     Resource,
     Scope,
     Veth,
+    Vxlan,
     link_key,
 )
+
+Made = Bridge | Veth | Tunnel
 
 _OVS_MADE: Final = ("tun", "openvswitch")  # kinds of an internal port's link: userspace datapath, kernel datapath
 _GATEWAY: Final = f"{PREFIX}b"
@@ -93,9 +98,11 @@ class Links:
             sound = link.up and link.group == LINK_GROUP and quiet
             bridge = name_of(link.master) if link.master else ""
             return Veth(key=key, scope=scope, bridge=bridge, hairpin=link.hairpin, mtu=link.mtu, sound=sound)
+        if scope is not None and link.kind in tunnels.KINDS:
+            return tunnels.seen(key, scope, link, name_of)
         return Foreign(key, f"link {name} ({link.kind_shown}), {describe(link.alias)}")
 
-    def change(self, old: Resource | None, new: Bridge | Veth) -> None:
+    def change(self, old: Resource | None, new: Made) -> None:
         """Make a link, or put it right: in place if it is of the same kind, else by making it anew."""
         if old is None:
             try:
@@ -104,7 +111,7 @@ class Links:
                 self._make_over(new)
         elif isinstance(new, GatewayLink):
             self._put_right(new)
-        elif old.scope == HALF_MADE or type(old) is not type(new):
+        elif old.scope == HALF_MADE or type(old) is not type(new) or isinstance(new, Vxlan | PeerTunnel):
             self.remove(new.name)
             self._make(new)
         else:
@@ -118,7 +125,7 @@ class Links:
             if error.errno not in _GONE:
                 raise
 
-    def _make_over(self, new: Bridge | Veth) -> None:
+    def _make_over(self, new: Made) -> None:
         """Deal with a name that was taken between the look and the making: by us, if the step is taken again."""
         link = self.find(new.name)
         found = None if link is None else self.seen(new.name, link, index_to_name)
@@ -132,7 +139,7 @@ class Links:
         if found != new:
             self.change(found, new)
 
-    def _make(self, new: Bridge | Veth) -> None:
+    def _make(self, new: Made) -> None:
         mtu = new.mtu or DEFAULT_MTU
         match new:
             case GatewayLink():
@@ -146,9 +153,11 @@ class Links:
                 self._netlink.ask(requests.new_veth(new.name, new.peer, new.mac, mtu))
                 if new.checksums:
                     offload.compute_checksums(new.peer)
+            case Vxlan() | PeerTunnel():
+                tunnels.make(self._netlink, new)
         self._put_right(new)
 
-    def _put_right(self, new: Bridge | Veth, *, hairpin: bool = False) -> None:
+    def _put_right(self, new: Made, *, hairpin: bool = False) -> None:
         """Give a link of the right kind all that is wanted; ``hairpin``: a port is in that mode now."""
         alias, mtu = self._marks.write(new.scope), new.mtu or DEFAULT_MTU
         match new:
@@ -162,6 +171,8 @@ class Links:
                     raise _no_port_left(new) if error.errno == errno.EXFULL else error from None
                 if new.hairpin or hairpin:
                     self._netlink.ask(requests.set_hairpin(new.name, on=new.hairpin))
+            case Vxlan() | PeerTunnel():
+                tunnels.put_right(self._netlink, new, alias)
 
 
 def index_to_name(index: int) -> str:

@@ -28,6 +28,7 @@ _ADD_MEMBERSHIP: Final = 1
 _LINK, _IPV4_ADDRESS, _IPV6_ADDRESS = 1, 5, 9  # RTNLGRP_*
 _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BYTES: Final = 65536
+_PORTS: Final = frozenset(("veth", *wire.TUNNEL_KINDS))
 _QUEUE_BYTES: Final = 4 << 20  # some thousand events; past it the kernel drops them and says so
 
 
@@ -108,7 +109,7 @@ class Monitor:
         switched = bool(link.changed & IFF_UP)
         went_down = switched and not link.up
         # the kernel sets a new port up before it puts it into its bridge (do_setlink, Linux 6.18)
-        left_its_bridge = link.kind == "veth" and link.up and not switched and not link.master
+        left_its_bridge = link.kind in _PORTS and link.up and not switched and not link.master
         if gone or went_down or left_its_bridge:
             self._dirty(scope)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from socket import AF_INET, AF_INET6, AF_UNSPEC
+from socket import AF_INET, AF_INET6, AF_UNSPEC, htons
 from typing import Any, Final, Protocol, cast
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from drivers.kernel.tunnel_wire import NTF_SELF
 from drivers.kernel.wire import ADDR_GEN_NONE, IFF_NOARP, IFF_UP, NUD_STALE, OUR_PROTO
 from drivers.model import Address, Interface
 from drivers.naming import LINK_GROUP
+from drivers.resources import AGEING, PeerTunnel
 
 
 class _Spelling(Protocol):
@@ -36,10 +39,17 @@ Attribute = tuple[str, object]
 _link: Final = cast("Callable[[], _Spelling]", ifinfmsg)
 _address: Final = cast("Callable[[], _Spelling]", ifaddrmsg)
 _neighbour: Final = cast("Callable[[], _Spelling]", ndmsg)
+_route: Final = cast("Callable[[], _Spelling]", rtmsg)
 
 _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 17, 18, 20, 21, 22  # RTM_*
-_NEWNEIGH, _GETNEIGH = 28, 30
+_GETROUTE, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 26, 28, 29, 30
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400  # NLM_F_*
+_APPEND = 0x800
+_AF_BRIDGE = 7
+_NUD_PERMANENT = 0x80
+_GRE_KEY = 0x2000
+_PMTU_DISCOVERY = 1
+_IGNORE_ENCAP_LIMIT = 0x1  # IP6_TNL_F_IGN_ENCAP_LIMIT: 8 bytes less
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of an answer, and of its cost
 _IFA_F_NODAD = 0x02
 
@@ -105,9 +115,78 @@ def set_hairpin(name: str, *, on: bool) -> bytes:
     It must be a port by then: in one message with its bridge, the kernel asks the bridge that it had before
     (``rtnl_newlink``, Linux 6.18).
     """
-    mode = {"attrs": [("IFLA_BRPORT_MODE", int(on))]}
-    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", mode)]}
-    return _spell(_link(), _NEWLINK, _REQUEST | _ACK, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", info))
+    return _set_port_mode(name, ("IFLA_BRPORT_MODE", int(on)))
+
+
+def new_vxlan(name: str, vni: int, port: int, local: str, mtu: int) -> bytes:
+    """Make a VXLAN device, down, that learns. ``local`` decides the IP version; empty: IPv4, from any address."""
+    own = [("IFLA_VXLAN_LOCAL6" if ":" in local else "IFLA_VXLAN_LOCAL", local)] if local else []
+    kind = _kind(
+        "vxlan",
+        ("IFLA_VXLAN_ID", vni),
+        ("IFLA_VXLAN_PORT", port),
+        ("IFLA_VXLAN_LEARNING", 1),
+        ("IFLA_VXLAN_AGEING", AGEING),
+        *own,
+    )
+    return _spell(_link(), _NEWLINK, _MAKE, *_named(name, mtu), kind)
+
+
+def new_peer_tunnel(new: PeerTunnel) -> bytes:
+    """Make a tunnel to one peer, down: GRE with one key both ways, or Geneve, which has no local address."""
+    told = _geneve(new) if new.kind == "geneve" else _gre(new)
+    return _spell(_link(), _NEWLINK, _MAKE, *_named(new.name, new.mtu), _kind(new.kind, *told))
+
+
+def _geneve(new: PeerTunnel) -> list[Attribute]:
+    to = "IFLA_GENEVE_REMOTE6" if ":" in new.remote else "IFLA_GENEVE_REMOTE"
+    return [("IFLA_GENEVE_ID", new.vni), ("IFLA_GENEVE_PORT", new.port), (to, new.remote)]
+
+
+def _gre(new: PeerTunnel) -> list[Attribute]:
+    if new.kind == "gretap":
+        start, flag, more = "IFLA_GRE", _GRE_KEY, ("PMTUDISC", _PMTU_DISCOVERY)
+    else:
+        start, flag, more = "IFLA_IP6GRE", htons(_GRE_KEY), ("FLAGS", _IGNORE_ENCAP_LIMIT)
+    told = {"IFLAGS": flag, "OFLAGS": flag, "IKEY": new.vni, "OKEY": new.vni, "REMOTE": new.remote, more[0]: more[1]}
+    told |= {"LOCAL": new.local} if new.local else {}
+    return [(f"{start}_{name}", value) for name, value in told.items()]
+
+
+def probe_kind(kind: str) -> bytes:
+    """Ask for a link of this kind with a MAC that none can have, so that nothing is made, whatever the kernel knows.
+
+    A kernel that has the kind refuses the MAC (EADDRNOTAVAIL), else the kind (EOPNOTSUPP); it loads modules on the way.
+    """
+    return _spell(_link(), _NEWLINK, _MAKE, ("IFLA_ADDRESS", "00:00:00:00:00:00"), _kind(kind))
+
+
+def set_isolated(name: str) -> bytes:
+    """Give a port nothing that came from another isolated one. It must be a port by then, as for hairpin mode."""
+    return _set_port_mode(name, ("IFLA_BRPORT_ISOLATED", 1))
+
+
+def dump_forwarding(index: int) -> bytes:
+    """Ask for the forwarding entries of one link: its own, and its bridge's for it."""
+    return _spell(_at(_neighbour(), family=_AF_BRIDGE, ifindex=index), _GETNEIGH, _REQUEST | _DUMP)
+
+
+def append_forwarding(index: int, mac: str, peer: Address) -> bytes:
+    """Let a VXLAN device send what is for a MAC to this peer, too."""
+    message = _at(_neighbour(), family=_AF_BRIDGE, ifindex=index, state=_NUD_PERMANENT, flags=NTF_SELF)
+    return _spell(message, _NEWNEIGH, _REQUEST | _ACK | _CREATE | _APPEND, *_behind(mac, peer))
+
+
+def delete_forwarding(index: int, mac: str, peer: Address) -> bytes:
+    """Let a VXLAN device send what is for a MAC to this peer no longer."""
+    message = _at(_neighbour(), family=_AF_BRIDGE, ifindex=index, flags=NTF_SELF)
+    return _spell(message, _DELNEIGH, _REQUEST | _ACK, *_behind(mac, peer))
+
+
+def get_route(to: Address) -> bytes:
+    """Ask how packets for an address leave."""
+    family, bits = (AF_INET6, 128) if to.version == _IPV6 else (AF_INET, 32)
+    return _spell(_at(_route(), family=family, dst_len=bits), _GETROUTE, _REQUEST, ("RTA_DST", str(to)))
 
 
 def delete_link(name: str) -> bytes:
@@ -149,6 +228,15 @@ def change_neighbour(index: int, address: Address, mac: str) -> bytes:
 
 _MAKE: Final = _REQUEST | _ACK | _CREATE | _EXCL
 _IPV6: Final = 6
+
+
+def _set_port_mode(name: str, mode: Attribute) -> bytes:
+    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": [mode]})]}
+    return _spell(_link(), _NEWLINK, _REQUEST | _ACK, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", info))
+
+
+def _behind(mac: str, peer: Address) -> list[Attribute]:
+    return [("NDA_LLADDR", mac), ("NDA_DST", str(peer))]
 
 
 def _named(name: str, mtu: int) -> list[Attribute]:

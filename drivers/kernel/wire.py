@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Final
 
 from drivers.model import Interface
-from drivers.naming import LINK_GROUP
+from drivers.naming import LINK_GROUP, PREFIX
 
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
@@ -49,8 +49,8 @@ _ACK_TLVS: Final = 0x200  # NLM_F_ACK_TLVS
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_LINK_NETNSID = 20, 26, 27, 37
-_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 4, 5
-_IFLA_BRPORT_MODE = 4
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_INET_CONF = 1
 _DEVCONF_ROUTE_LOCALNET = 25  # IPV4_DEVCONF_ROUTE_LOCALNET - 1: the array of IPv4 begins at 1
 _IFLA_INET6_CONF, _IFLA_INET6_ADDR_GEN_MODE = 2, 8
@@ -64,6 +64,9 @@ _NLMSGERR_ATTR_MSG = 1
 
 _KERNEL_PROTOS: Final = frozenset({1, 2, 3})  # IFAPROT_KERNEL_LO, _RA, _LL
 _LINK_LOCAL: Final = ip_network("fe80::/64")  # what kernels before 5.18 made does not say who made it
+
+
+TUNNEL_KINDS: Final = ("vxlan", "gretap", "ip6gretap", "geneve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Link:
                        1280, or a kernel without)
     ``route_localnet``  its IPv4 switch of that name, as set for this link alone
     ``hairpin``        as a port of a bridge, it may be given back what came from it
+    ``isolated``       as a port of a bridge, it is given nothing that came from another port that is isolated, too
+    ``data``           what only its kind knows, as it was told (:mod:`drivers.kernel.tunnel_wire`)
     """
 
     index: int
@@ -104,12 +109,15 @@ class Link:
     addr_gen: int | None = None
     route_localnet: bool = False
     hairpin: bool = False
+    isolated: bool = False
+    data: bytes = b""
     elsewhere: bool = False
 
     @property
     def half_made(self) -> bool:
-        """Whether a crash left it between its making and its marking."""
-        return self.group == LINK_GROUP and not self.alias and self.kind in ("bridge", "veth")
+        """Whether a crash left it between its making and its marking. Tunnels have names of ours, never another one."""
+        ours = self.kind in ("bridge", "veth") or (self.kind in TUNNEL_KINDS and self.name.startswith(f"{PREFIX}t"))
+        return self.group == LINK_GROUP and not self.alias and ours
 
     @property
     def kind_shown(self) -> str:
@@ -172,13 +180,15 @@ def link(message: Message) -> Link | None:
     said = attributes(message.body[_LINK.size :])
     info = attributes(said.get(_IFLA_LINKINFO, b""))
     port = info.get(_IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")) == "bridge" else b""
+    as_port = attributes(port)
+    kind = _text(info.get(_IFLA_INFO_KIND, b""))
     spec = attributes(said.get(_IFLA_AF_SPEC, b""))
     inet, inet6 = attributes(spec.get(_AF_INET, b"")), attributes(spec.get(_AF_INET6, b""))
     conf = inet6.get(_IFLA_INET6_CONF, b"")
     return Link(
         index=index,
         name=_text(said.get(_IFLA_IFNAME, b"")),
-        kind=_text(info.get(_IFLA_INFO_KIND, b"")),
+        kind=kind,
         alias=_text(said.get(_IFLA_IFALIAS, b"")),
         group=_number(said.get(_IFLA_GROUP)) or 0,
         up=bool(flags & IFF_UP),
@@ -191,7 +201,9 @@ def link(message: Message) -> Link | None:
         disable_ipv6=_number(conf, _DEVCONF_DISABLE_IPV6),
         addr_gen=next(iter(inet6.get(_IFLA_INET6_ADDR_GEN_MODE, b"")), None),
         route_localnet=bool(_number(inet.get(_IFLA_INET_CONF), _DEVCONF_ROUTE_LOCALNET)),
-        hairpin=any(attributes(port).get(_IFLA_BRPORT_MODE, b"")),
+        hairpin=any(as_port.get(_IFLA_BRPORT_MODE, b"")),
+        isolated=any(as_port.get(_IFLA_BRPORT_ISOLATED, b"")),
+        data=info.get(_IFLA_INFO_DATA, b"") if kind in TUNNEL_KINDS else b"",
         elsewhere=_IFLA_LINK_NETNSID in said,
     )
 

@@ -42,6 +42,7 @@ from drivers.resources.ovs import (
     ovs_port_key,
 )
 from drivers.resources.sockets import HELD_AT_MOST, RELAYED_AT_MOST, Hold, hold_key
+from drivers.resources.tunnels import AGEING, FloodEntry, PeerTunnel, Vxlan, flood_key
 from drivers.resources.xtables import (
     XTABLES_CHAIN,
     XTABLES_PARENT,
@@ -55,6 +56,7 @@ from drivers.resources.xtables import (
 )
 
 __all__ = [
+    "AGEING",
     "BRIDGE_PORTS",
     "BRIDGE_TABLE_KEY",
     "DEFAULT_MTU",
@@ -75,6 +77,7 @@ __all__ = [
     "Chain",
     "Element",
     "Fence",
+    "FloodEntry",
     "Flow",
     "FlowEntry",
     "FlowFence",
@@ -89,6 +92,7 @@ __all__ = [
     "OvsBridge",
     "OvsDevicePort",
     "OvsPort",
+    "PeerTunnel",
     "Permit",
     "Publish",
     "Rank",
@@ -98,11 +102,13 @@ __all__ = [
     "Setting",
     "Table",
     "Veth",
+    "Vxlan",
     "Zone",
     "address_key",
     "bridge_element_key",
     "chain_key",
     "element_key",
+    "flood_key",
     "flow",
     "flow_key",
     "hold_key",

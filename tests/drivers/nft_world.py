@@ -103,6 +103,11 @@ EVERY = (
     Permit(key=element_key(ruleset.ADOPTED_SOURCE[4], "lan.7", "192.0.2.7"), scope=ENDPOINT, value=("192.0.2.9",)),
     Permit(key=element_key(ruleset.ADOPTED_SOURCE[6], "lan.7", "fd00::2"), scope=ENDPOINT, value=("2001:db8::9",)),
     *PORTS,
+    Fence(key=element_key(ruleset.VNIS, "4789", "1048577"), scope=NET),
+    Permit(key=element_key(ruleset.PEERS[4], "4789", "1048577", "192.0.2.2"), scope=NET),
+    Permit(key=element_key(ruleset.PEERS[6], "4789", "16777215", "2001:db8::2"), scope=NET),
+    Fence(key=element_key(ruleset.ZONES, "wfb1"), scope=NET, value=("22272",)),
+    Permit(key=element_key(ruleset.CLAMPED, "wfb1"), scope=NET),
 )
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from drivers.bridge.planner import BridgePlanner
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, OpenPorts, Subnet, Use
-from drivers.naming import bridge_mac, endpoint_mac, link_name
+from drivers.model import Address, Endpoint, Interface, Network, OpenPorts, Subnet, Tunnel, Use
+from drivers.naming import FIRST_OWN_VNI, bridge_mac, endpoint_mac, link_name
 from drivers.resources import HOST, Resource, Scope, scope_of
 
 PLANNER = BridgePlanner()
@@ -45,6 +45,7 @@ def uses(draw: st.DrawFn) -> Use:
         networks=draw(st.integers(0, 2)),
         forwards6=draw(st.booleans()),
         apart=draw(st.booleans()),
+        tunnels=draw(st.booleans()),
         docker_links=draw(_bridges()),
     )
 
@@ -53,6 +54,7 @@ def uses(draw: st.DrawFn) -> Use:
 def networks(draw: st.DrawFn, number: int) -> Network:
     """Network ``number`` in any variant: its id, its link and its subnets are no other number's."""
     ours, adopted, internal = ident("network", number), draw(st.booleans()), draw(st.booleans())
+    tunnel = None if adopted else draw(_tunnels(number))
     modes = st.sampled_from(("nat", "nat-unprotected", "routed", *(("isolated",) if internal else ())))
     return Network(
         id=ours,
@@ -69,7 +71,31 @@ def networks(draw: st.DrawFn, number: int) -> Network:
         source6=draw(st.sampled_from((None, IPv6Address("2001:db8::9")))),
         icc=adopted or draw(st.booleans()),
         trusted=draw(st.sampled_from(((), ("eth1",), ("eth1", "vpn0")))),
+        tunnel=tunnel,
+        peers=draw(st.lists(_hosts(tunnel.version), max_size=3, unique=True).map(tuple)) if tunnel else (),
+        zone=None if adopted else draw(st.sampled_from((None, 22272 + number))),
     )
+
+
+@st.composite
+def _tunnels(draw: st.DrawFn, number: int) -> Tunnel | None:
+    """Any tunnel, or none; the VNI is no other number's."""
+    kind, version = draw(st.sampled_from((None, "vxlan", "gre", "geneve"))), draw(st.sampled_from((4, 6)))
+    if kind is None:
+        return None
+    local: Address | None = IPv4Address("192.0.2.1") if version == 4 else IPv6Address("2001:db8::1")
+    return Tunnel(
+        kind=kind,  # type: ignore[arg-type]  # one of them
+        vni=FIRST_OWN_VNI + number,
+        port=0 if kind == "gre" else draw(st.sampled_from((4789, 6081))),
+        version=version,
+        local=local if version == 6 or draw(st.booleans()) else None,
+    )
+
+
+def _hosts(version: int) -> st.SearchStrategy[Address]:
+    last = st.integers(2, 9)
+    return last.map(lambda at: IPv4Address(f"192.0.2.{at}") if version == 4 else IPv6Address(f"2001:db8::{at}"))
 
 
 @st.composite
@@ -151,6 +177,7 @@ def use_of(networks: tuple[Network, ...]) -> Use:
         networks=len(networks),
         forwards6=any(one.speaks(6) and not one.internal for one in networks),
         apart=not all(one.icc for one in networks),
+        tunnels=any(one.tunnel for one in networks),
     )
 
 
@@ -168,4 +195,5 @@ def worlds(draw: st.DrawFn, most: int = 3) -> World:
 @st.composite
 def variants(draw: st.DrawFn, network: Network, number: int) -> Network:
     """Any other wish for network ``number``: what its id decides stays."""
-    return replace(draw(networks(number)), link=network.link, adopted=network.adopted)
+    other = replace(draw(networks(number)), link=network.link, adopted=network.adopted)
+    return replace(other, tunnel=None, peers=(), zone=None) if network.adopted else other

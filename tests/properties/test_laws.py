@@ -27,11 +27,13 @@ from drivers.resources import (
     InZone,
     Jump,
     Key,
+    PeerTunnel,
     Rank,
     Resource,
     Rule,
     Scope,
     Veth,
+    Vxlan,
     Zone,
 )
 from tests.properties.strategies import PLANNER, World, endpoints, host_facts, networks, uses, variants, worlds
@@ -183,6 +185,8 @@ def _another_plan(world: World, scope: Scope, data: st.DataObject) -> tuple[Reso
         (number, one) for number, one in enumerate(world.networks) if one[0].id.startswith(scope.network)
     )
     other = data.draw(variants(network, number))
+    if not (world.use.apart or world.use.tunnels):  # the host has no table for it
+        other = replace(other, icc=True, tunnel=None, peers=())
     if not scope.endpoint:
         return PLANNER.network(world.facts, other)
     at = next(at for at, one in enumerate(attached) if one.id.startswith(scope.endpoint))
@@ -195,7 +199,7 @@ def _held_by_others(host: FakeHost, scope: Scope) -> dict[Key, Resource | Foreig
 
 
 def _without_bridge(one: Resource | Foreign) -> Resource | Foreign:
-    return replace(one, bridge="") if isinstance(one, Veth) else one
+    return replace(one, bridge="") if isinstance(one, Veth | Vxlan | PeerTunnel) else one
 
 
 @given(worlds(), st.data())

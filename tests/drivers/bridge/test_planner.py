@@ -19,7 +19,7 @@ from drivers import ruleset, ruleset_bridge
 from drivers.contract import Step
 from drivers.converge import order
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication, Subnet, Use
+from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication, Subnet, Tunnel, Use
 from drivers.naming import bridge_mac, endpoint_mac, link_name
 from drivers.registry import PLANNERS
 from drivers.resources import Chain, Element, Flow, Hold, Jump, Publish, Resource, Rule, Setting, Table, program
@@ -55,15 +55,22 @@ def _link(text: str) -> OpenPorts:
     )
 
 
+def _tunnel(local: str = "", **wanted: Any) -> Tunnel:  # noqa: ANN401 - TOML
+    return Tunnel(local=ip_address(local) if local else None, **wanted)
+
+
 def _network(wanted: dict[str, Any]) -> Network:
     subnets = tuple(map(_subnet, wanted.pop("subnets", ())))
     link = wanted.pop("adopt", None)
     wanted |= {name: ip_address(wanted[name]) for name in ("source4", "source6") if name in wanted}
     trusted = tuple(wanted.pop("trusted", ()))
+    tunnel = _tunnel(**wanted.pop("tunnel")) if "tunnel" in wanted else None
     return Network(
         id=NETWORK,
         link=link or link_name("b", NETWORK),
-        mac=bridge_mac(NETWORK),
+        mac=bridge_mac(f"vni {tunnel.vni}" if tunnel else NETWORK),
+        tunnel=tunnel,
+        peers=tuple(map(ip_address, wanted.pop("peers", ()))),
         adopted=link is not None,
         subnets=subnets,
         trusted=trusted,
@@ -165,7 +172,7 @@ def test_the_cases_show_every_set_and_every_kind_of_thing() -> None:
     assert {one.set_name for one in shown if isinstance(one, Element)} == sets
     assert {type(one).__name__ for one in shown} == {
         *("Table", "Chain", "Jump", "Rule", "Bridge", "Veth", "HostAddress", "Setting", "Forwarding"),
-        *("Fence", "Permit", "Publish", "Hold", "Zone", "InZone"),
+        *("Fence", "Permit", "Publish", "Hold", "Zone", "InZone", "Vxlan", "PeerTunnel", "FloodEntry"),
         *("OvsBridge", "OvsPort", "OvsDevicePort", "GatewayLink", "Flow", "FlowFence", "FlowEntry"),
     }
 
@@ -178,6 +185,8 @@ def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
     claimed = {ruleset.LOOPBACK_RELAYED, *ruleset.RESTRICTED.values(), *ruleset.ALLOWED.values()}
     claimed |= {*ruleset.RELAYED.values(), *ruleset.RELAYED_AT.values()}
     claimed |= {*ruleset.DIRECT.values(), *ruleset.BOUND.values(), *ruleset.LINKED.values()}
+    claimed |= {ruleset.VNIS, *ruleset.PEERS.values()}  # VNIs are, too
+    tunnels = {link_name("t", NETWORK), *(link_name("t", f"{NETWORK}/{peer}") for peer in ("192.0.2.2", "2001:db8::2"))}
     for scope, plan in _every_plan():
         for one in plan:
             if scope != "host":
@@ -186,4 +195,5 @@ def test_nothing_but_the_host_s_plan_is_the_same_for_all_networks() -> None:
                     continue  # flows: the network's number, claimed in the store, is in every key
                 whole = isinstance(one, Rule) or one.key.kind == ruleset.TRUSTED
                 text = " ".join(one.key.at) if whole else one.key.at[0]
-                assert link_name("b", NETWORK) in text or "br0" in text or link_name("h", ENDPOINT) in text
+                ours = {link_name("b", NETWORK), "br0", link_name("h", ENDPOINT), *tunnels}
+                assert any(link in text for link in ours)
