@@ -177,6 +177,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             ports=nothing,
             addresses=addresses,
             runtime=nothing,
+            peers=nothing,
             look_soon=lambda: None,
             joined=lambda _: None,
         )

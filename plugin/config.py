@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from drivers.errors import InvalidRequest
+from drivers.model import Address
 from drivers.ovsdb.remote import parse as parse_remote
+from plugin import option_text
 from plugin.pools import DEFAULT, Bases, parse_bases
 
 SOCKET: Final = "/run/docker/plugins/weft.sock"
@@ -27,7 +29,8 @@ class Settings:
     """What ``weft serve`` runs with.
 
     ``reconcile_interval`` is in seconds; ``docker`` is the path of Docker's socket; ``pools`` are cut for networks that
-    weft gives addresses to and that name no subnet.
+    weft gives addresses to and that name no subnet. ``advertise`` is this host's address in tunnels, ``None``: that of
+    the route to the peers; ``peers`` are the other hosts, of every network with a tunnel; ``tunnel_port`` is VXLAN's.
     """
 
     socket: Path
@@ -38,6 +41,9 @@ class Settings:
     ovs_datapath: str
     ovs_rundir: Path
     pools: Bases
+    advertise: Address | None
+    peers: tuple[Address, ...]
+    tunnel_port: int
     log_level: str
     log_format: str
     reconcile_interval: int
@@ -114,6 +120,27 @@ def _ovsdb(text: str) -> str:
     return text
 
 
+def _advertise(text: str) -> Address | None:
+    try:
+        return option_text.peer(text) if text else None
+    except ValueError:
+        raise ValueError("an address of this host that others reach, not one local to a link") from None
+
+
+def _peers(text: str) -> tuple[Address, ...]:
+    try:
+        return option_text.peers(text)
+    except ValueError:
+        raise ValueError("addresses of other hosts with commas between, at most 256") from None
+
+
+def _port(text: str) -> int:
+    try:
+        return option_text.udp_port(text)
+    except ValueError:
+        raise ValueError("a UDP port, 1 to 65535") from None
+
+
 TABLE: Final = (
     Setting("socket", SOCKET, "the plugin's socket, where Docker looks for it", _socket),
     Setting("control", CONTROL, "the commands' socket", _socket),
@@ -128,6 +155,9 @@ TABLE: Final = (
     ),
     Setting("ovs_rundir", "/var/run/openvswitch", "where Open vSwitch keeps its sockets", _path, "OVS_RUNDIR"),
     Setting("pools", DEFAULT, "where weft's IPAM takes pools from: BASE/LENGTH/SIZE,...", parse_bases),
+    Setting("advertise", "", "this host's address in tunnels; none: that of the route to the peers", _advertise),
+    Setting("peers", "", "the other hosts of networks with a tunnel: ADDRESS,...", _peers),
+    Setting("tunnel_port", "4789", "the UDP port of VXLAN tunnels, the same on every host", _port),
     Setting("log_level", "info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error")),
     Setting("log_format", "text", "text (logfmt) or json", _one_of("text", "json")),
     Setting("reconcile_interval", "60", "seconds between two looks at the whole host, 5 to 3600", _seconds(5, 3600)),

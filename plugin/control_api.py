@@ -57,6 +57,18 @@ class Shows(Protocol):
         """Publish a run of ports no longer."""
         ...
 
+    def peers(self) -> list[View]:
+        """Return the other hosts to which networks go on."""
+        ...
+
+    def add_peer(self, peer: str, network: str) -> list[View]:
+        """Let the networks, or (``network`` not empty) one of them, go on at another host."""
+        ...
+
+    def remove_peer(self, peer: str, network: str) -> list[View]:
+        """Let them go on there no longer."""
+        ...
+
     def reconcile(self, *, dry_run: bool) -> list[View]:
         """Bring the host to what is wanted, or say what that would take."""
         ...
@@ -90,6 +102,16 @@ def control_blueprint(shows: Shows) -> Blueprint:
     @blueprint.delete("/endpoints/<which>/ports")
     def remove_port(which: str) -> Response:
         return _json(shows.remove_port(which, request.args.get("port", "")))
+
+    reader("/peers", shows.peers)
+
+    @blueprint.post("/peers")
+    def add_peer() -> Response:
+        return _json(shows.add_peer(request.args.get("peer", ""), request.args.get("network", "")))
+
+    @blueprint.delete("/peers")
+    def remove_peer() -> Response:
+        return _json(shows.remove_peer(request.args.get("peer", ""), request.args.get("network", "")))
 
     @blueprint.post("/reconcile")
     def reconcile() -> Response:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from flask import Blueprint
 
+from drivers.model import Address
 from plugin import translate, wire
 from plugin.calls import blueprint, call
 from plugin.requests import EndpointRequest, Joined, NetworkRequest
@@ -45,6 +46,10 @@ class NetworkDriver(Protocol):
 
     def revoke_external(self, network: str, endpoint: str) -> None:
         """Withdraw its ports: it is no longer the gateway, or never was; one that is not there is fine."""
+        ...
+
+    def discovered(self, peer: Address, *, is_self: bool, gone: bool) -> None:
+        """Take note of a host that Docker discovered, or lost (``gone``); ``is_self``: it is this one."""
         ...
 
     def suspect(self) -> None:
@@ -97,8 +102,18 @@ def network_api(driver: NetworkDriver) -> Blueprint:
             call(wire.LEAVE, of_endpoint(driver.leave)),
             call(wire.PROGRAM_EXTERNAL, of_endpoint(driver.program_external)),
             call(wire.REVOKE_EXTERNAL, of_endpoint(driver.revoke_external)),
-            call(wire.DISCOVER_NEW, lambda _: wire.Done()),
-            call(wire.DISCOVER_DELETE, lambda _: wire.Done()),
+            call(wire.DISCOVER_NEW, _discovered(driver, gone=False)),
+            call(wire.DISCOVER_DELETE, _discovered(driver, gone=True)),
         ),
         driver.suspect,
     )
+
+
+def _discovered(driver: NetworkDriver, *, gone: bool) -> Callable[[wire.Discover], wire.Done]:
+    def handle(request: wire.Discover) -> wire.Done:
+        node = translate.discovered(request)
+        if node is not None:
+            driver.discovered(node.address, is_self=node.is_self, gone=gone)
+        return wire.Done()
+
+    return handle

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Final, TypeVar, get_args
 
-from drivers.model import Address, GatewayMode, Interface, IPNetwork, OpenPorts
-from drivers.naming import is_link_name
+from drivers.model import Address, Encapsulation, GatewayMode, Interface, IPNetwork, OpenPorts
+from drivers.naming import VNIS, is_link_name
 from plugin.pools import NAME, is_unicast
 from plugin.ports import parse_open
 from plugin.requests import Route
@@ -20,14 +20,22 @@ PREFIX_BYTES: Final = 13  # leaves two digits of IFNAMSIZ for the number
 
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_OWN_LINK: Final = re.compile(r"wf[bhc][0-9a-z]{12}")
+_OWN_LINK: Final = re.compile(r"wf[bhct][0-9a-z]{12}")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MULTICAST_BIT: Final = 0x01
 _KERNELS_OWN: Final = frozenset(("all", "default", "lo"))
 _ROUTE: Final = re.compile(r"(\S+)(?:\s+via\s+(\S+))?")
 _ROUTES_AT_MOST: Final = 64
+_LAST_PORT: Final = 65535
+_LIMITED_BROADCAST: Final = 0xFFFFFFFF
+
+_PEERS_AT_MOST: Final = 256  # each host sends a broadcast to every other one
 
 A = TypeVar("A", IPv4Address, IPv6Address)
+
+
+class Refused(ValueError):
+    """A text that is refused for a reason of its own: ``str()`` says it instead of what is allowed."""
 
 
 def boolean(text: str) -> bool:
@@ -158,6 +166,50 @@ def _route(text: str) -> Route:
 def links(text: str) -> tuple[OpenPorts, ...]:
     """Read ``ADDRESS:PORT[-PORT][/tcp|udp|sctp]`` with commas between."""
     return tuple(parse_open(one.strip()) for one in text.split(","))
+
+
+def tunnel(text: str) -> Encapsulation | None:
+    """Read how a network goes on at other hosts; ``none`` and an empty text: not at all."""
+    if text == "stt":
+        raise Refused("Open vSwitch has dropped STT (3.1 and 3.5 accept it and pass nothing); its successor is geneve")
+    for kind in get_args(Encapsulation):
+        if kind == text:
+            found: Encapsulation = kind
+            return found
+    if text in ("", "none"):
+        return None
+    raise ValueError(text)
+
+
+def vni(text: str) -> int:
+    """Read a VNI."""
+    if not re.fullmatch(r"[0-9]{1,8}", text) or int(text) not in VNIS:
+        raise ValueError(text)
+    return int(text)
+
+
+def peers(text: str) -> tuple[Address, ...]:
+    """Read the addresses of other hosts, with commas between; an empty text is none. Each counts once."""
+    found = tuple(dict.fromkeys(peer(one.strip()) for one in text.split(","))) if text.strip() else ()
+    if len(found) > _PEERS_AT_MOST:
+        raise ValueError(text)
+    return found
+
+
+def peer(text: str) -> Address:
+    """Read the address of another host."""
+    address = ip_address(text)
+    odd = address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local
+    if odd or getattr(address, "ipv4_mapped", None) or int(address) == _LIMITED_BROADCAST:
+        raise ValueError(text)
+    return address
+
+
+def udp_port(text: str) -> int:
+    """Read the number of a port."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) <= _LAST_PORT:
+        raise ValueError(text)
+    return int(text)
 
 
 def pool(text: str) -> str:

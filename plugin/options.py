@@ -18,15 +18,10 @@ from typing import Final
 
 from drivers.errors import InvalidRequest
 from plugin import option_text as text
-from plugin.requests import EndpointSettings, NetworkSettings
+from plugin.requests import MTU, EndpointSettings, NetworkSettings
 
 LOG: Final = logging.getLogger(__name__)
 IGNORED: Final = "option ignored"
-
-MTU: Final = "com.docker.network.driver.mtu"
-
-IPV6_MTU: Final = 1280
-"""Bytes every IPv6 link must carry (RFC 8200, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,8 @@ _ROUTES: Final = (
     " route (that is --gateway)"
 )
 
+_NAME: Final = "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit"
+_PEERS: Final = "addresses of the other hosts with commas between, none of them local to a link, at most 256"
 _ALLOW: Final = Option(
     "weft.publish.allow",
     "allow",
@@ -60,7 +57,7 @@ NETWORK_OPTIONS: Final = (
         "bridge",
         text.bridge,
         "1 to 15 letters, digits, '.', '_' or '-', the first a letter or digit; not all, default or lo, and not as weft"
-        " calls its own links (wfb, wfh or wfc and twelve characters)",
+        " calls its own links (wfb, wfh, wfc or wft and twelve characters)",
     ),
     Option(f"{_BRIDGE}.enable_ip_masquerade", "masquerade", text.boolean, "true or false"),
     Option(f"{_BRIDGE}.enable_icc", "icc", text.boolean, "true or false"),
@@ -101,6 +98,11 @@ NETWORK_OPTIONS: Final = (
     ),
     Option("com.docker.network.host_ipv4", "source4", text.source4, "an IPv4 address of the host"),
     Option("com.docker.network.host_ipv6", "source6", text.source6, "an IPv6 address of the host"),
+    Option("weft.tunnel", "tunnel", text.tunnel, "none, vxlan, gre or geneve"),
+    Option("weft.vni", "vni", text.vni, "1 to 16777215, the same on every host: the network's number on the wire"),
+    Option("weft.name", "name", text.pool, f"{_NAME}, the same on every host: what the network is called there"),
+    Option("weft.peers", "peers", text.peers, _PEERS),
+    Option("weft.tunnel.port", "port", text.udp_port, "1 to 65535, the same on every host: the tunnel's UDP port"),
     Option("weft.relay", "relay", text.switch, "on or off: whether weft passes on what NAT cannot publish"),
     Option("weft.routes", "routes", text.routes, _ROUTES),
     _ALLOW,
@@ -140,7 +142,7 @@ POOL_OPTIONS: Final = (
         "weft.pool",
         "name",
         text.pool,
-        "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit",
+        _NAME,
     ),
 )
 """What ``--ipam-opt`` may say."""
@@ -188,6 +190,8 @@ def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict
             continue
         try:
             settings[option.sets] = option.parse(value if isinstance(value, str) else _refuse(value))
+        except text.Refused as why:
+            problems.append(f"{key}={_shown(value)} cannot be: {why}")
         except ValueError:
             problems.append(f"{key}={_shown(value)} cannot be: allowed is {option.allowed}")
     if problems:

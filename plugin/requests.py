@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final
 
-from drivers.model import Address, GatewayMode, Interface, IPNetwork, OpenPorts, Subnet, Transport
+from drivers.model import Address, Encapsulation, GatewayMode, Interface, IPNetwork, OpenPorts, Subnet, Transport
+
+MTU: Final = "com.docker.network.driver.mtu"
+"""The option's key."""
+
+IPV6_MTU: Final = 1280
+"""Bytes every IPv6 link must carry (RFC 8200, section 5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +30,10 @@ class NetworkSettings:
     ``bridge`` is the name the operator gave; ``mtu`` is in bytes; ``interface_prefix`` is how interfaces are called in
     containers, before their number; ``routes`` are the containers'. ``inhibit``: the IPv4 gateway is another machine on
     the link. ``host_binding`` is where ports are published that do not say where; ``None``: on every address. A
-    container's addresses are announced ``announce_count`` times when it joins, ``announce_ms`` milliseconds apart. The
-    rest is as in :class:`drivers.model.Network`.
+    container's addresses are announced ``announce_count`` times when it joins, ``announce_ms`` milliseconds apart.
+    ``tunnel`` is how the network goes on at other hosts; ``vni`` and ``name`` tell which it is there, of which one is
+    needed; ``peers`` are those hosts, beside the host's own list; ``port`` is the UDP port. The rest is as in
+    :class:`drivers.model.Network`.
     """
 
     backend: str | None = None
@@ -46,6 +54,11 @@ class NetworkSettings:
     allow: tuple[IPNetwork, ...] = ()
     announce_count: int = 3
     announce_ms: int = 1000
+    tunnel: Encapsulation | None = None
+    vni: int | None = None
+    name: str = ""
+    peers: tuple[Address, ...] = ()
+    port: int | None = None
 
 
 DEFAULTS: Final = NetworkSettings()

@@ -14,11 +14,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from drivers.clashes import Clash
 from drivers.contract import Backend, Step
 from drivers.converge import Converger, Outcome
 from drivers.errors import WeftError
 from drivers.facts import HostFacts
-from drivers.model import Use
+from drivers.model import Address, Network, Use
 from drivers.registry import PLANNERS
 from drivers.resources import HOST, Key, Resource, Scope, Setting, Zone
 from plugin.deadline import Deadline
@@ -40,6 +41,14 @@ class HostSide(Protocol):
 
     def facts(self, *, may_forward: bool, ovs: bool = False) -> HostFacts:
         """Read what the host is now."""
+        ...
+
+    def is_own(self, address: Address) -> bool:
+        """Tell whether an address is this host's."""
+        ...
+
+    def clashes(self) -> tuple[Clash, ...]:
+        """Return what of containers' MACs and addresses came out of a tunnel."""
         ...
 
 
@@ -77,7 +86,8 @@ class Runtime:
         self._may_forward = False
         self._facts = HostFacts()
         self._bridges = store.bridges()
-        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1, apart=True)))
+        self._told: frozenset[Clash] = frozenset()
+        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1, apart=True, tunnels=True)))
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
         self._watches_ovs = False
@@ -278,6 +288,7 @@ class Runtime:
         """Look at a scope, or at everything, and say what had to be mended."""
         if scope is None:
             findings = self.reconcile(Deadline(None))
+            self._tell_clashes()
         else:
             findings = [self._mend(Finding(scope, (), ()), Deadline(None))]
         for finding in findings:
@@ -285,6 +296,16 @@ class Runtime:
                 log.info("host changed", extra={"scope": str(finding.scope), "step": str(step)})
             for problem in finding.problems:
                 log.error("not as wanted", extra={"scope": str(finding.scope), "problem": problem})
+
+    def _tell_clashes(self) -> None:
+        """Say once of each container that somebody on another host has its MAC or address, too."""
+        seen = frozenset(self._host.clashes() if self._store.use().tunnels else ())
+        for clash in sorted(seen - self._told):
+            log.warning(
+                "a container has what another one has on another host",
+                extra={"scope": str(clash.scope), "what": clash.what, "fix": "stop one, or give it another --ip"},
+            )
+        self._told = seen
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -309,7 +330,9 @@ class Runtime:
     def _plan_row(self, row: NetworkRow | EndpointRow) -> tuple[Resource, ...]:
         match row:
             case NetworkRow(network=network):
-                network = replace(network, loopback=self._store.ports.to_loopback(network.id))
+                network = replace(
+                    network, loopback=self._store.ports.to_loopback(network.id), peers=self._peers(network)
+                )
                 return PLANNERS[network.backend].network(self._facts, network)
             case EndpointRow(endpoint=endpoint):
                 owner = self._store.network(endpoint.network)
@@ -320,6 +343,13 @@ class Runtime:
                 if not owner.network.icc:
                     endpoint = replace(endpoint, links=(*endpoint.links, *self._store.links.of(endpoint.id)))
                 return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
+
+    def _peers(self, network: Network) -> tuple[Address, ...]:
+        """Return a network's peers, this host left out: a list may be the same on every host."""
+        if network.tunnel is None:
+            return ()
+        listed = self._store.peers.of(network.id, network.tunnel.version)
+        return tuple(peer for peer in listed if not self._host.is_own(peer))
 
     def _refresh(self) -> bool:
         """Read the facts anew; if they have changed, have everything looked at, and say so."""

@@ -36,8 +36,10 @@ from plugin.engine.engine import Engine
 from plugin.engine.links import Links
 from plugin.engine.networks import Networks
 from plugin.engine.orphans import Orphans
+from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
 from plugin.engine.refusal import RefusedDriver, RefusedViews
+from plugin.engine.tunnels import Tunnels
 from plugin.engine.views import Views
 from plugin.errors import sentence
 from plugin.runtime import Runtime
@@ -141,7 +143,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         host = self._build_host(Marks(store.id), _owner_in(store), store.scopes, ovs)
         parts.callback(host.close)
         runtime = Runtime(store, host, interval=settings.reconcile_interval)
-        networks = Networks(store, runtime, host, backend=settings.backend)
+        tunnels = Tunnels(store, host, advertise=settings.advertise, port=settings.tunnel_port)
+        networks = Networks(store, runtime, host, tunnels, backend=settings.backend)
+        peers = Peers(store, runtime, tunnels, setting=settings.peers)
         endpoints = Endpoints(store, runtime, host)
         ports = Ports(store, runtime, host, endpoints)
         addresses = Addresses(store, host, bases=settings.pools)
@@ -158,6 +162,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         )
         links = Links(store, runtime, docker)
         _settle(store, host.epoch())
+        peers.settle()
+        tunnels.settle()
         parts.callback(runtime.stop)
         runtime.start(bridges_changed=orphans.look_soon)
         if not runtime.settled(SETTLE_SECONDS):
@@ -168,9 +174,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         links.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
         engine = Engine(
-            *(networks, endpoints, ports, addresses, runtime), look_soon=orphans.look_soon, joined=links.joined
+            *(networks, endpoints, ports, addresses, runtime),
+            peers=peers,
+            look_soon=orphans.look_soon,
+            joined=links.joined,
         )
-        views = Views(store, runtime, ports, docker, host)
+        views = Views(store, runtime, ports, docker, host, peers=peers)
         return _lean(_guarded(create_app(engine, control_blueprint(views)), settings))
 
     def _wait_for_predecessor(self) -> None:

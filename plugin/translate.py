@@ -10,17 +10,19 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from typing import Final, TypeVar
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address, Interface, IPNetwork, Subnet, Transport
-from plugin import options, wire
+from plugin import option_text, options, wire
 from plugin.pools import LOCAL, NAME, SWARM, PoolId, is_unicast
 from plugin.ports import Row, runs
 from plugin.requests import (
+    IPV6_MTU,
+    MTU,
     AddressRequest,
     EndpointRequest,
     Joined,
@@ -53,13 +55,14 @@ def network_request(call: wire.CreateNetwork) -> NetworkRequest:
     settings = options.network_settings(call.options.generic)
     internal = bool(call.options.internal)
     _check_modes(settings, internal=internal)
+    _check_tunnel(settings)
     subnets = tuple(_reached(subnet, settings) for subnet in _subnets(call))
     _check_apart(subnets)
     check_routes(settings.routes, subnets, f"network {call.network[:12]}")
     speaks6 = any(subnet.version == 6 for subnet in subnets)
-    if settings.mtu is not None and settings.mtu < options.IPV6_MTU and speaks6:
+    if settings.mtu is not None and settings.mtu < IPV6_MTU and speaks6:
         raise InvalidRequest(
-            f"{options.MTU}={settings.mtu} contradicts the IPv6 subnet: IPv6 needs {options.IPV6_MTU} or more"
+            f"{MTU}={settings.mtu} contradicts the IPv6 subnet: IPv6 needs {IPV6_MTU} or more"
             " (RFC 8200); raise it, or leave IPv6 out"
         )
     return NetworkRequest(
@@ -84,6 +87,7 @@ def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
     settings = options.network_settings(call.options.generic)
     internal = bool(call.options.internal)
     _check_modes(settings, internal=internal)
+    _check_tunnel(settings)
     return wire.GatewayNeed(
         skip_ipv4=settings.mode4 == "isolated" or (settings.inhibit and internal),
         skip_ipv6=settings.mode6 == "isolated",
@@ -92,7 +96,7 @@ def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
 
 def check_options(given: wire.AllocateNetwork) -> None:
     """Raise :class:`InvalidRequest` for options that :func:`network_request` would not take."""
-    options.network_settings(given.options)
+    _check_tunnel(options.network_settings(given.options))
 
 
 def _check_modes(settings: NetworkSettings, *, internal: bool) -> None:
@@ -102,6 +106,32 @@ def _check_modes(settings: NetworkSettings, *, internal: bool) -> None:
                 f"com.docker.network.bridge.gateway_mode_ipv{version}=isolated is for networks that have no way out:"
                 " give --internal, too, or choose another mode"
             )
+
+
+def _check_tunnel(settings: NetworkSettings) -> None:
+    """Raise :class:`InvalidRequest` for what a tunnel needs and has not, or for what is said of none."""
+    if settings.tunnel is None:
+        named = {"vni": settings.vni, "name": settings.name, "peers": settings.peers, "tunnel.port": settings.port}
+        if said := [f"weft.{key}" for key, value in named.items() if value]:
+            raise InvalidRequest(
+                f"{', '.join(said)}: without a tunnel the network is of this host only; give weft.tunnel=vxlan (or "
+                "gre, geneve), too"
+            )
+        return
+    if settings.vni is None and not settings.name:
+        raise InvalidRequest(
+            f"weft.tunnel={settings.tunnel} needs weft.name or weft.vni, the same on every host: Docker's name and id "
+            "of a network are of one host only, so nothing else tells which networks belong together"
+        )
+    if len({peer.version for peer in settings.peers}) > 1:
+        raise InvalidRequest(
+            f"weft.peers={','.join(map(str, settings.peers))}: IPv4 and IPv6 peers of one network cannot be mixed; "
+            "name every host by an address of the same IP version"
+        )
+    if settings.tunnel == "gre" and settings.port is not None:
+        raise InvalidRequest(
+            f"weft.tunnel.port={settings.port}: GRE has no port; leave it out, or choose vxlan or geneve"
+        )
 
 
 def _reached(subnet: Subnet, settings: NetworkSettings) -> Subnet:
@@ -233,6 +263,27 @@ def _host_address(text: str) -> str:
         return str(ipaddress.ip_address(text)) if text else ""
     except ValueError as error:
         raise InvalidRequest(f"host address {text[:80]!r} of a published port is no IP address") from error
+
+
+NODE_DISCOVERY: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A host that Docker tells of."""
+
+    address: Address
+    is_self: bool
+
+
+def discovered(call: wire.Discover) -> Discovered | None:
+    """Return the host that is told of; ``None`` if none is, or one that cannot be a peer."""
+    if call.kind != NODE_DISCOVERY or call.node is None or call.node.address is None:
+        return None
+    try:
+        return Discovered(option_text.peer(str(call.node.address)), call.node.is_self)
+    except ValueError:
+        return None
 
 
 # -- replies --------------------------------------------------------------------------------------------------------

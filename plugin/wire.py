@@ -15,7 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from typing_extensions import TypedDict
 
 from plugin.pools import LOCAL, SWARM
@@ -208,6 +218,28 @@ class Join(OfEndpoint):
     """Hand the endpoint's interface to a sandbox."""
 
     sandbox: SandboxPath = Field(alias="SandboxKey")
+
+
+class Node(Request):
+    """A host of the swarm."""
+
+    address: IPAddress = Field(default=None, alias="Address")
+    is_self: bool = Field(default=False, alias="Self")
+
+
+def _no_node(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """Read a node, or ``None``: what other kinds of discovery carry (keys, DiscoveryType 2) is none."""
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+class Discover(Request):
+    """A host was discovered, or lost (DiscoveryType 1): sent to drivers whose connectivity is global."""
+
+    kind: int = Field(default=0, alias="DiscoveryType")
+    node: Annotated[Node | None, WrapValidator(_no_node)] = Field(default=None, alias="DiscoveryData")
 
 
 # -- IpamDriver: requests -------------------------------------------------------------------------------------------
@@ -414,8 +446,8 @@ JOIN: Final = Method("/NetworkDriver.Join", Join, JoinedReply)
 LEAVE: Final = Method("/NetworkDriver.Leave", OfEndpoint, Done)
 PROGRAM_EXTERNAL: Final = Method("/NetworkDriver.ProgramExternalConnectivity", OfEndpoint, Done)
 REVOKE_EXTERNAL: Final = Method("/NetworkDriver.RevokeExternalConnectivity", OfEndpoint, Done)
-DISCOVER_NEW: Final = Method("/NetworkDriver.DiscoverNew", NOTHING, Done)
-DISCOVER_DELETE: Final = Method("/NetworkDriver.DiscoverDelete", NOTHING, Done)
+DISCOVER_NEW: Final = Method("/NetworkDriver.DiscoverNew", Discover, Done)
+DISCOVER_DELETE: Final = Method("/NetworkDriver.DiscoverDelete", Discover, Done)
 
 IPAM_CAPABILITIES: Final = Method("/IpamDriver.GetCapabilities", NOTHING, IpamCapabilities)
 ADDRESS_SPACES: Final = Method("/IpamDriver.GetDefaultAddressSpaces", NOTHING, AddressSpaces)

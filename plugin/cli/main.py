@@ -74,6 +74,18 @@ def parser() -> argparse.ArgumentParser:
         change.add_argument("endpoint", help="the container's name, or its endpoint's id or the beginning of it")
         change.add_argument("port", help="[ADDRESS:][HOSTPORT:]PORT[/tcp|udp|sctp], as for docker run -p")
 
+    peers = verbs.add_parser("peer", help="the other hosts to which networks with a tunnel go on").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    _reader(peers, "ls", show.peer_ls, "list the peers")
+    for verb, answer, meaning in (
+        ("add", show.peer_add, "let networks go on at another host, while containers run"),
+        ("rm", show.peer_rm, "let them go on there no longer"),
+    ):
+        change = _reader(peers, verb, answer, meaning)
+        change.add_argument("peer", help="its address, IPv4 or IPv6")
+        change.add_argument("--network", default="", metavar="NAME|ID", help="one network; without it, every one")
+
     reconcile = _reader(verbs, "reconcile", show.reconcile, "bring the host to what is wanted, now")
     reconcile.add_argument(
         "--dry-run", action="store_true", help="only say what that would take; exit code 1 if anything"

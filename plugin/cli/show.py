@@ -184,6 +184,42 @@ def _ports(options: argparse.Namespace, views: list[View]) -> int:
     return 0
 
 
+def peer_ls(options: argparse.Namespace) -> int:
+    """List the peers."""
+    return _peers(options, _get("/v1/peers"))
+
+
+def peer_add(options: argparse.Namespace) -> int:
+    """Let networks go on at another host."""
+    return _peers(options, _ask("POST", _peer_of(options)))
+
+
+def peer_rm(options: argparse.Namespace) -> int:
+    """Let them go on there no longer."""
+    return _peers(options, _ask("DELETE", _peer_of(options)))
+
+
+def _peer_of(options: argparse.Namespace) -> str:
+    return f"/v1/peers?peer={quote(options.peer, safe='')}&network={quote(options.network, safe='')}"
+
+
+def _peers(options: argparse.Namespace, views: list[View]) -> int:
+    if not _json(options, views):
+        _table(
+            ("PEER", "NETWORK", "BY", "ROUTE"),
+            (
+                (
+                    view["peer"],
+                    view["network_name"] or (view["network"] or "every one")[:_SHORT],
+                    view["by"],
+                    "this host" if view["own"] else f"{view['link']}, mtu {view['mtu']}" if view["link"] else "none",
+                )
+                for view in views
+            ),
+        )
+    return 0
+
+
 def reconcile(options: argparse.Namespace) -> int:
     """Bring the host to what is wanted, or say what that would take."""
     findings = _ask("POST", f"/v1/reconcile?dry_run={int(options.dry_run)}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_interface
 
 from drivers.contract import Step
-from drivers.errors import Conflict, InvalidRequest, NotFound
+from drivers.errors import Conflict, InvalidRequest, NotFound, WeftError
 from drivers.model import Endpoint, Network
 from drivers.naming import LINK_GROUP, endpoint_mac, link_name
 from drivers.resources import BRIDGE_PORTS, Key, Rank, Scope, scope_of
+from drivers.tunnels import ports
 from plugin.deadline import Deadline
 from plugin.engine.networks import HostLooks
 from plugin.requests import EndpointRequest, Joined
@@ -38,6 +40,7 @@ class Endpoints:
         """
         network = self.network(request.network).network
         self._check_bridge(network, deadline)
+        self._check_links_near(network, request)
         row = EndpointRow(endpoint=self._decide(network, request), ports=request.ports, settings=request.settings)
         known = self._store.endpoint(request.id)
         if known and known.phase is not Phase.DELETING:
@@ -147,11 +150,12 @@ class Endpoints:
     def _make_room(self, network: Network, dead: Sequence[EndpointRow], deadline: Deadline) -> None:
         """Refuse one container more than the bridge has ports; links that are only waiting to be deleted go first.
 
-        Those of ``dead`` holders, which it takes the place of, do not count.
+        Those of ``dead`` holders, which it takes the place of, do not count. Tunnels are ports, too.
         """
         if network.backend == OVS:
             return
-        most = BRIDGE_PORTS + len(dead)
+        version = network.tunnel.version if network.tunnel else 4
+        most = BRIDGE_PORTS - ports(network, len(self._store.peers.of(network.id, version))) + len(dead)
         if self._store.attached(network.id) < most:
             return
         for row in self._store.endpoints(network.id):
@@ -159,10 +163,22 @@ class Endpoints:
                 self._runtime.converge(row.scope, deadline)
         if self._store.attached(network.id) >= most:
             raise Conflict(
-                f"network {network.id[:12]} has {BRIDGE_PORTS} containers, as many as a Linux bridge has ports: stop "
+                f"network {network.id[:12]} has {most} containers, as many as a Linux bridge has ports: stop "
                 "some, put further ones on another network, or make the network with -o weft.backend=ovs, which has "
                 "no such limit"
             )
+
+    def _check_links_near(self, network: Network, request: EndpointRequest) -> None:
+        """Refuse a link to another host's container: that host judges what reaches it, and does not know the link."""
+        if network.icc or network.tunnel is None:
+            return
+        for address in dict.fromkeys(link.address for link in request.settings.links):
+            if not self._store.holders(network.id, [ip_interface(address)]):
+                raise InvalidRequest(
+                    f"endpoint {request.id[:12]}: weft.link={address}: with enable_icc=false a link is between "
+                    f"containers of one host, and none of network {network.id[:12]} has that address on this one; "
+                    "start that one first, on this host, or leave enable_icc on"
+                )
 
     def _linked_to(self, targets: Iterable[str]) -> Mapping[Scope, frozenset[Key]]:
         """Return who has a link to these endpoints, each with where its resources are before they go."""
@@ -195,7 +211,7 @@ class Endpoints:
             network=network.id,
             link=link_name("h", request.id),
             peer=link_name("c", request.id),
-            mac=request.mac or endpoint_mac(network.id, request.ipv4 or request.ipv6, request.id),
+            mac=request.mac or endpoint_mac(network.identity, request.ipv4 or request.ipv6, request.id),
             ipv4=request.ipv4,
             ipv6=request.ipv6,
             allow=request.settings.allow or network.allow,
@@ -223,8 +239,8 @@ class Endpoints:
         self._store.withdraw_endpoints([row.id])
         try:
             self._runtime.converge(row.scope, Deadline(None))
-        except ExceptionGroup as left:
-            log.exception("withdrawing an endpoint", extra={"endpoint": row.id[:12], "left": str(left.exceptions)})
+        except (WeftError, ExceptionGroup):
+            log.exception("withdrawing an endpoint", extra={"endpoint": row.id[:12]})
             self._runtime.dirty(row.scope)
 
     @staticmethod

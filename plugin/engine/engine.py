@@ -9,6 +9,7 @@ from plugin.deadline import Deadline
 from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
+from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
 from plugin.pools import PoolId
 from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest
@@ -26,6 +27,7 @@ class Engine:
         addresses: Addresses,
         runtime: Runtime,
         *,
+        peers: Peers,
         look_soon: Callable[[], None],
         joined: Callable[[str], None],
     ) -> None:
@@ -37,6 +39,7 @@ class Engine:
         self._endpoints = endpoints
         self._ports = ports
         self._addresses = addresses
+        self._peers = peers
         self._runtime = runtime
         self._look_soon = look_soon
         self._joined = joined
@@ -76,6 +79,10 @@ class Engine:
     def revoke_external(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
         """Publish them no longer; of the unknown, succeed."""
         self._ports.revoke(endpoint, self._called())
+
+    def discovered(self, peer: Address, *, is_self: bool, gone: bool) -> None:
+        """Take note of a host that Docker discovered, or lost."""
+        self._peers.discovered(peer, is_self=is_self, gone=gone, deadline=self._called())
 
     def greet(self) -> None:
         """Take note that a dockerd has just started, or uses weft for the first time."""

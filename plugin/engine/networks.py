@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from drivers.errors import Conflict, InvalidRequest
+from drivers.errors import Conflict, InvalidRequest, WeftError
 from drivers.facts import LinkInfo
-from drivers.model import Endpoint, IPNetwork, Network
+from drivers.model import Endpoint, IPNetwork, Network, Tunnel
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
 from drivers.obstacles import Obstacle
-from drivers.resources import Scope
 from plugin.deadline import Deadline
+from plugin.engine.tunnels import Tunnels
 from plugin.requests import NetworkRequest
 from plugin.runtime import Runtime
 from plugin.store import OVS, NetworkRow, Phase, Store
@@ -57,17 +57,23 @@ class HostLooks(Protocol):
 class Networks:
     """The use cases of networks."""
 
-    def __init__(self, store: Store, runtime: Runtime, host: HostLooks, *, backend: str) -> None:
+    def __init__(self, store: Store, runtime: Runtime, host: HostLooks, tunnels: Tunnels, *, backend: str) -> None:
         """Make networks of ``backend`` where the request does not say."""
         self._store = store
         self._runtime = runtime
         self._host = host
+        self._tunnels = tunnels
         self._backend = backend
 
     def create(self, request: NetworkRequest, deadline: Deadline) -> None:
         """Make a network. Making an equal one again is a success; one that differs is a :class:`Conflict`."""
-        row = NetworkRow(network=self._decide(request), settings=request.settings)
-        if known := self._known(row, deadline):
+        known = self._store.network(request.id)
+        if known is not None and known.phase is Phase.DELETING:
+            self.delete(request.id, deadline)
+            known = None
+        row = NetworkRow(network=self._decide(request, known), settings=request.settings)
+        if known is not None:
+            _check_equal(known, row)
             log.info("network is there already", extra={"network": known.id[:12]})
             return
         self._check_subnets(row.network)
@@ -79,7 +85,7 @@ class Networks:
             self._runtime.converge(row.scope, deadline)
             self._store.network_ready(row.id)
         except BaseException:
-            self._withdraw(row.scope, row.id)
+            self._withdraw(row)
             raise
         self._tell(row.network)
 
@@ -95,8 +101,11 @@ class Networks:
         self._runtime.converge_host(deadline, ovs=row.network.backend == OVS)
         log.info("network deleted", extra={"network": ident[:12], "link": row.network.link})
 
-    def _decide(self, request: NetworkRequest) -> Network:
-        """Return the network with every choice made: its bridge, whether that is adopted, its MAC and MTU."""
+    def _decide(self, request: NetworkRequest, known: NetworkRow | None) -> Network:
+        """Return the network with every choice made: its bridge, whether that is adopted, its tunnel, MAC and MTU.
+
+        What was chosen for one that is ``known`` and was asked for in the same words is not chosen again.
+        """
         asked = request.settings
         name = asked.bridge or link_name("b", request.id)
         backend = asked.backend or self._backend
@@ -117,14 +126,29 @@ class Networks:
                 "of your own: keeping containers apart there would cut them off from its other machines, too; leave "
                 "the bridge's name out, or name one that does not exist yet"
             )
-        return Network(
+        if asked.tunnel and backend == OVS:
+            raise InvalidRequest(
+                f"network {request.id[:12]}: weft.tunnel={asked.tunnel} with weft.backend=ovs is not in this version: "
+                "make the network on a Linux bridge (weft.backend=bridge), which has VXLAN, or leave the tunnel out"
+            )
+        if theirs and asked.tunnel:
+            raise InvalidRequest(
+                f"network {request.id[:12]}: weft.tunnel={asked.tunnel} cannot be on {name}, a bridge of your own: its "
+                "machines would be joined to the other hosts, gateways and all; leave the bridge's name out, or name "
+                "one that does not exist yet"
+            )
+        if known is not None and known.settings == asked:
+            tunnel, mtu, zone = known.network.tunnel, known.network.mtu, known.network.zone
+        else:
+            (tunnel, mtu), zone = self._tunnels.decide(request), None
+        network = Network(
             id=request.id,
             backend=backend,
             link=name,
-            mac=bridge_mac(request.id),
+            mac="",
             adopted=theirs is not None,
             subnets=request.subnets,
-            mtu=asked.mtu or (theirs.mtu if theirs else None),
+            mtu=mtu or (theirs.mtu if theirs else None),
             internal=request.internal,
             mode4=asked.mode4,
             mode6=asked.mode6,
@@ -135,7 +159,10 @@ class Networks:
             trusted=asked.trusted,
             relay=asked.relay,
             allow=asked.allow,
+            tunnel=tunnel,
+            zone=zone,
         )
+        return replace(network, mac=bridge_mac(network.identity))
 
     def _operators_bridge(self, ident: str, name: str) -> LinkInfo | None:
         """Return the operator's bridge of a name; ``None`` if there is no such link, or it is one that weft made."""
@@ -150,44 +177,36 @@ class Networks:
             )
         return link
 
-    def _known(self, row: NetworkRow, deadline: Deadline) -> NetworkRow | None:
-        """Return the stored network of that id if it is equal; finish one that is going; refuse one that differs."""
-        known = self._store.network(row.id)
-        if known is None:
-            return None
-        if known.phase is Phase.DELETING:
-            self.delete(row.id, deadline)
-            return None
-        numbered = replace(row.network, number=known.network.number)
-        if replace(known, phase=row.phase) != replace(row, network=numbered):
-            raise Conflict(f"network {row.id[:12]} exists already and differs: {known}; asked for: {row}")
-        return known
-
     def _check_subnets(self, network: Network) -> None:
-        """Refuse a subnet that the host is in by another link: one of the two would get the other's packets."""
-        if not network.subnets:
+        """Refuse a subnet that the host is in by another link: one of the two would get the other's packets.
+
+        Where the network has no gateway, the host has no way into it, and so none that could be the wrong one.
+        """
+        subnets = [subnet for subnet in network.subnets if subnet.gateway is not None]
+        if not subnets:
             return
         for link, there in self._host.connected_subnets():
             if link == network.link:
                 continue
-            for subnet in network.subnets:
+            for subnet in subnets:
                 if subnet.version == there.version and subnet.network.overlaps(there):
                     row = self._store.network_of_link(link)
                     whose = f"network {row.id[:12]}" if row else f"the host's own {there} on {link}"
                     raise Conflict(
                         f"network {network.id[:12]}: the subnet {subnet.network} overlaps {whose}; "
-                        "choose another --subnet (`ip route` shows what is taken)"
+                        "choose another --subnet (`ip route` shows what is taken), or leave the host out of the "
+                        "network (--internal, gateway mode isolated)"
                     )
 
-    def _withdraw(self, scope: Scope, ident: str) -> None:
+    def _withdraw(self, row: NetworkRow) -> None:
         """Take a network back after a failure. What cannot be removed now is removed by the reconciler."""
-        self._store.withdraw_network(ident)
+        self._store.withdraw_network(row.id)
         try:
-            self._runtime.converge(scope, Deadline(None))
-            self._runtime.converge_host(Deadline(None), ovs=True)
-        except ExceptionGroup as left:
-            log.exception("withdrawing a network", extra={"network": ident[:12], "left": str(left.exceptions)})
-            self._runtime.dirty(scope)
+            self._runtime.converge(row.scope, Deadline(None))
+            self._runtime.converge_host(Deadline(None), ovs=row.network.backend == OVS)
+        except (WeftError, ExceptionGroup):
+            log.exception("withdrawing a network", extra={"network": row.id[:12]})
+            self._runtime.dirty(row.scope)
 
     def _tell(self, network: Network) -> None:
         if network.is_forwarded(4) and not self._host.forwarding4():
@@ -212,5 +231,16 @@ class Networks:
                 "adopted": network.adopted,
                 "subnets": ",".join(str(subnet.network) for subnet in network.subnets) or "none",
                 "internal": network.internal,
+                **_told(network.tunnel),
             },
         )
+
+
+def _check_equal(known: NetworkRow, row: NetworkRow) -> None:
+    numbered = replace(row.network, number=known.network.number)  # which the store chose
+    if replace(known, phase=row.phase) != replace(row, network=numbered):
+        raise Conflict(f"network {row.id[:12]} exists already and differs: {known}; asked for: {row}")
+
+
+def _told(tunnel: Tunnel | None) -> dict[str, object]:
+    return {} if tunnel is None else {"tunnel": tunnel.kind, "vni": tunnel.vni, "local": tunnel.local or "any"}

@@ -55,6 +55,10 @@ class RefusedDriver:
         """Refuse."""
         raise self._why
 
+    def discovered(self, peer: Address, *, is_self: bool, gone: bool) -> NoReturn:  # noqa: ARG002 - the shape of Engine
+        """Refuse."""
+        raise self._why
+
     def greet(self) -> None:
         """Do nothing."""
 
@@ -122,6 +126,18 @@ class RefusedViews:
         raise self._why
 
     def remove_port(self, which: str, text: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
+        """Refuse."""
+        raise self._why
+
+    def peers(self) -> NoReturn:
+        """Refuse."""
+        raise self._why
+
+    def add_peer(self, peer: str, network: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
+        """Refuse."""
+        raise self._why
+
+    def remove_peer(self, peer: str, network: str) -> NoReturn:  # noqa: ARG002 - the shape of Views
         """Refuse."""
         raise self._why
 

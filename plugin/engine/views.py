@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import plugin
-from drivers.errors import Conflict, NotFound
+from drivers.clashes import Clash
+from drivers.errors import Conflict, InvalidRequest, NotFound
+from drivers.facts import RouteInfo
 from drivers.model import Address, Network
 from drivers.obstacles import Obstacle
 from drivers.ovsdb import Health
@@ -17,10 +19,13 @@ from drivers.verdicts import span, united
 from plugin.deadline import Deadline
 from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.orphans import DRIVER, DockersList
+from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
+from plugin.option_text import peer as peer_of
 from plugin.ports import parse, shown
 from plugin.runtime import Finding, Runtime
 from plugin.store import EndpointRow, LeaseRow, NetworkRow, PoolRow, Store
+from plugin.store.peers import PeerRow
 from plugin.store.ports import PortRow
 
 View = dict[str, Any]
@@ -46,15 +51,26 @@ class HostNotes(Protocol):
         """Return how Open vSwitch is doing."""
         ...
 
+    def clashes(self) -> tuple[Clash, ...]:
+        """Return what of containers' MACs and addresses came out of a tunnel."""
+        ...
+
+    def route_to(self, address: Address) -> RouteInfo | None:
+        """Return how packets for an address leave now, or ``None`` if there is no way there."""
+        ...
+
 
 class Views:
-    """What the commands ask for. Only ``reconcile``, ``add_port`` and ``remove_port`` change anything."""
+    """What the commands ask for. Only ``reconcile`` and what adds or removes something change anything."""
 
-    def __init__(self, store: Store, runtime: Runtime, ports: Ports, docker: DockersList, host: HostNotes) -> None:
+    def __init__(
+        self, store: Store, runtime: Runtime, ports: Ports, docker: DockersList, host: HostNotes, *, peers: Peers
+    ) -> None:
         """Show what is in the store and on the host."""
         self._store = store
         self._runtime = runtime
         self._ports = ports
+        self._peers = peers
         self._docker = docker
         self._host = host
 
@@ -70,6 +86,8 @@ class Views:
         notes += [f"network {network.id[:12]}: {one.what}; `{one.fix}`" for network, one in in_the_way]
         if self._store.use().ovs:
             notes += _ovs_notes(self._host.ovs_health())
+        if any(row.network.tunnel for row in networks):
+            notes += [_clash(clash) for clash in self._host.clashes()]
         return {
             "version": plugin.__version__,
             "pid": os.getpid(),
@@ -154,6 +172,45 @@ class Views:
         removed = self._ports.remove(self._endpoint_id(which, names), parse(text), Deadline())
         return [self._port(row, names) for row in removed]
 
+    def peers(self) -> list[View]:
+        """Return the other hosts to which networks go on."""
+        names = self._names()
+        return [self._peer(row, names) for row in self._store.peers.rows()]
+
+    def add_peer(self, peer: str, network: str) -> list[View]:
+        """Let the networks, or one, go on at another host. Raises InvalidRequest or NotFound."""
+        names = self._names()
+        address = _peer_address(peer)
+        route = self._host.route_to(address)
+        if route is not None and route.own:
+            raise InvalidRequest(f"{peer} is this host's own address: name the other hosts")
+        return [self._peer(self._peers.add(self._network_id(network, names), address, Deadline()), names)]
+
+    def remove_peer(self, peer: str, network: str) -> list[View]:
+        """Let them go on there no longer. Raises InvalidRequest or NotFound."""
+        names = self._names()
+        gone = self._peers.remove(self._network_id(network, names), _peer_address(peer), Deadline())
+        return [self._peer(row, names) for row in gone]
+
+    def _peer(self, row: PeerRow, names: Mapping[str, DockerNetwork]) -> View:
+        docker, route = names.get(row.network or ""), self._host.route_to(row.address)
+        return {
+            "peer": str(row.address),
+            "network": row.network,
+            "network_name": docker.name if docker else None,
+            "by": row.made_by,
+            "link": route.link if route and not route.own else None,
+            "mtu": route.mtu if route and not route.own else None,
+            "own": bool(route and route.own),
+        }
+
+    def _network_id(self, which: str, names: Mapping[str, DockerNetwork]) -> str | None:
+        """Return the network of that name, or whose id begins so; ``None`` for an empty text: every network."""
+        if not which:
+            return None
+        named = [ident for ident, docker in names.items() if docker.name == which and self._store.network(ident)]
+        return named[0] if len(named) == 1 else self._store.find_network(which).id
+
     def _port(self, row: PortRow, names: Mapping[str, DockerNetwork]) -> View:
         endpoint = self._store.endpoint(row.endpoint)
         docker = names.get(endpoint.endpoint.network) if endpoint else None
@@ -229,8 +286,33 @@ def _network(row: NetworkRow, docker: DockerNetwork | None, endpoints: int) -> V
         "icc": network.icc,
         "trusted": list(network.trusted),
         "masquerade": network.masquerade,
+        "tunnel": _tunnel(network),
         "endpoints": endpoints,
     }
+
+
+def _tunnel(network: Network) -> View | None:
+    tunnel = network.tunnel
+    if tunnel is None:
+        return None
+    local = str(tunnel.local) if tunnel.local else None
+    return {"kind": tunnel.kind, "vni": tunnel.vni, "port": tunnel.port or None, "local": local}
+
+
+def _clash(clash: Clash) -> str:
+    return (
+        f"{clash.scope}: its {clash.what} was also seen on another host: stop one of the two containers, or give it "
+        "another --ip (or --mac-address)"
+    )
+
+
+def _peer_address(text: str) -> Address:
+    try:
+        return peer_of(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"{text!r} cannot be a peer: allowed is the IPv4 or IPv6 address of another host, not one local to a link"
+        ) from None
 
 
 def _endpoint(row: EndpointRow, docker: DockerNetwork | None) -> View:

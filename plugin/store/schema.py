@@ -133,6 +133,37 @@ MIGRATIONS: Final = (
     UPDATE endpoints SET intent = json_insert(intent, '$[2]', json('{}'));
     """,
     """
+    ALTER TABLE networks ADD COLUMN vni INTEGER;   -- of its tunnel: one segment is one network
+    ALTER TABLE networks ADD COLUMN zone INTEGER;  -- of conntrack, where the host is not on it
+    CREATE UNIQUE INDEX network_vni ON networks (vni) WHERE vni IS NOT NULL;
+    CREATE UNIQUE INDEX network_zone ON networks (zone) WHERE zone IS NOT NULL;
+
+    CREATE TABLE subnets_now (          -- of networks: the claim that no two with a gateway overlap
+        network  TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
+        version  INTEGER NOT NULL CHECK (version IN (4, 6)),
+        first    BLOB NOT NULL,         -- packed address
+        last     BLOB NOT NULL,
+        gateway  INTEGER NOT NULL,      -- the network has one in it
+        PRIMARY KEY (network, version, first)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO subnets_now SELECT network, version, first, last, 1 FROM subnets;
+    DROP TABLE subnets;
+    ALTER TABLE subnets_now RENAME TO subnets;
+    CREATE UNIQUE INDEX gateway_subnets ON subnets (version, first) WHERE gateway;
+
+    -- the key's columns first: else SQLite 3.40.1's quick_check finds NULLs where there are none
+    CREATE TABLE peers (                -- other hosts, to which networks with a tunnel go on
+        network  TEXT NOT NULL,         -- '': every one
+        address  TEXT NOT NULL,
+        made_by  TEXT NOT NULL CHECK (made_by IN ('setting', 'option', 'command', 'docker')),
+        version  INTEGER NOT NULL CHECK (version IN (4, 6)),
+        PRIMARY KEY (network, address, made_by)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER peers_of_network AFTER DELETE ON networks BEGIN
+        DELETE FROM peers WHERE network = OLD.id;
+    END;
+    """,
+    """
     ALTER TABLE networks ADD COLUMN number INTEGER;   -- on Open vSwitch: tells networks of this host apart
     CREATE UNIQUE INDEX network_numbers ON networks (number) WHERE number IS NOT NULL;
     ALTER TABLE endpoints ADD COLUMN slot INTEGER;    -- on Open vSwitch: its number among its network's ports

@@ -10,12 +10,14 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Use
+from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
 from drivers.ovs.model import SLOTS
 from drivers.resources import Scope
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
 from plugin.store.database import Database
 from plugin.store.links import Links
+from plugin.store.peers import Peers
+from plugin.store.peers import insert as insert_peers
 from plugin.store.pools import Pools, link_pools
 from plugin.store.ports import Ports
 from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
@@ -26,6 +28,10 @@ OVS: Final = "ovs"
 """The backend whose networks and ports have numbers of their own."""
 
 _BRIDGES: Final = TypeAdapter(Bridges)
+
+ZONES: Final = range(0x5700, 0x6700)
+"""Conntrack zones of networks on which the host is not: clear of the small numbers that others begin with."""
+
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 _LAST: Final = "\x7f"  # sorts behind every character of an id
 
@@ -40,6 +46,7 @@ class Store:
         self.pools = Pools(database)
         self.ports = Ports(database)
         self.links = Links(database)
+        self.peers = Peers(database)
 
     @property
     def commits(self) -> int:
@@ -80,12 +87,13 @@ class Store:
         return _network(rows[0]) if rows else None
 
     def add_network(self, row: NetworkRow, *, pools: Iterable[tuple[str, IPNetwork]] = ()) -> None:
-        """Claim the bridge and the subnets, and keep the intent. Raises :class:`Conflict` naming the holder.
+        """Claim the bridge, the subnets and the VNI, choose a conntrack zone where the network needs one of its own.
 
-        ``pools``, by address space and subnet, are those of weft's own that the network's addresses come from.
+        ``pools``, by address space and subnet, are those of weft's own that the network's addresses come from. Raises
+        :class:`Conflict` naming the holder.
         """
-        network = row.network
         with self._db.transaction(durable=False) as db:
+            network = _with_zone(db, row.network)
             held = db.execute("SELECT id FROM networks WHERE link = ?", (network.link,)).fetchone()
             if held:
                 raise Conflict(
@@ -94,10 +102,13 @@ class Store:
                 )
             for subnet in network.subnets:
                 _claim_subnet(db, network, subnet)
+            if network.tunnel:
+                _claim_vni(db, network, network.tunnel.vni)
             if network.backend == OVS:
                 network = replace(network, number=_free(db, "SELECT number FROM networks WHERE number IS NOT NULL", 1))
             db.execute(
-                "INSERT INTO networks (id, phase, link, forwards6, apart, number, intent) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, zone, intent) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     network.id,
                     row.phase,
@@ -105,14 +116,23 @@ class Store:
                     network.is_forwarded(6),
                     not network.icc,
                     network.number or None,
+                    network.tunnel.vni if network.tunnel else None,
+                    network.zone,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
             )
             db.executemany(
-                "INSERT INTO subnets (network, version, first, last) VALUES (?, ?, ?, ?)",
-                [(network.id, subnet.version, *_ends(subnet)) for subnet in network.subnets],
+                "INSERT INTO subnets (network, version, first, last, gateway) VALUES (?, ?, ?, ?, ?)",
+                [(network.id, one.version, *_ends(one), one.gateway is not None) for one in network.subnets],
             )
+            insert_peers(db, network.id, row.settings.peers, "option")
             link_pools(db, network.id, pools)
+
+    def set_tunnel(self, row: NetworkRow, tunnel: Tunnel) -> None:
+        """Keep what was decided anew of a network's tunnel; its VNI stays."""
+        intent = _NETWORK.dump_json((replace(row.network, tunnel=tunnel), row.settings)).decode()
+        with self._db.transaction(durable=True) as db:
+            db.execute("UPDATE networks SET intent = ? WHERE id = ?", (intent, row.id))
 
     def network_ready(self, ident: str) -> None:
         """Keep for good that the network was promised: the commit before the reply."""
@@ -132,10 +152,16 @@ class Store:
     def use(self) -> Use:
         """Return what the networks ask of the host as a whole: counted, never kept."""
         (row,) = self._db.read(
-            "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart, count(number) AS ovs "
-            "FROM networks WHERE phase <> 'deleting'"
+            "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart, count(number) AS ovs, "
+            "count(vni) AS tunnels FROM networks WHERE phase <> 'deleting'"
         )
-        return Use(networks=row["networks"], forwards6=row["forwards6"] > 0, apart=row["apart"] > 0, ovs=row["ovs"] > 0)
+        return Use(
+            networks=row["networks"],
+            forwards6=row["forwards6"] > 0,
+            apart=row["apart"] > 0,
+            ovs=row["ovs"] > 0,
+            tunnels=row["tunnels"] > 0,
+        )
 
     # -- endpoints --------------------------------------------------------------------------------------------------
 
@@ -342,14 +368,38 @@ def _free(db: sqlite3.Connection, taken: str, least: int, *values: str) -> int:
 
 
 def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:
-    """Refuse a subnet that overlaps another network's: none overlap, so only the nearest one below can."""
+    """Refuse a subnet that overlaps another network's, if both have a gateway on the host: it has one way to it.
+
+    None of those overlap, so only the nearest one below can.
+    """
+    if subnet.gateway is None:
+        return
     first, last = _ends(subnet)
     near = db.execute(
-        "SELECT network, last FROM subnets WHERE version = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+        "SELECT network, last FROM subnets WHERE gateway AND version = ? AND first <= ? ORDER BY first DESC LIMIT 1",
         (subnet.version, last),
     ).fetchone()
     if near and near["last"] >= first:
         raise Conflict(
-            f"network {network.id[:12]}: the subnet {subnet.network} overlaps one of network {near['network'][:12]}; "
-            "choose another --subnet"
+            f"network {network.id[:12]}: the subnet {subnet.network} overlaps one of network {near['network'][:12]}, "
+            "and the host has a gateway in both; choose another --subnet, or leave the host out of one of them "
+            "(--internal with -o com.docker.network.bridge.gateway_mode_ipv4=isolated, for IPv6 gateway_mode_ipv6)"
         )
+
+
+def _claim_vni(db: sqlite3.Connection, network: Network, vni: int) -> None:
+    """Refuse a VNI that another network has: on the wire they would be one."""
+    held = db.execute("SELECT id FROM networks WHERE vni = ?", (vni,)).fetchone()
+    if held:
+        raise Conflict(
+            f"network {network.id[:12]}: VNI {vni} is that of network {held['id'][:12]} on this host, and a segment is "
+            "one network; choose another weft.vni, or another weft.name (two names may come to the same VNI)"
+        )
+
+
+def _with_zone(db: sqlite3.Connection, network: Network) -> Network:
+    """Choose the lowest free conntrack zone for a network that has no gateway, on a bridge of weft's own."""
+    if network.adopted or any(subnet.gateway is not None for subnet in network.subnets):
+        return network
+    taken = {row["zone"] for row in db.execute("SELECT zone FROM networks WHERE zone IS NOT NULL")}
+    return replace(network, zone=next((zone for zone in ZONES if zone not in taken), None))

@@ -121,6 +121,11 @@ class FakeDriver:
         """Check it."""
         self._ask("revoke_external", network, endpoint)
 
+    def discovered(self, peer: Address, *, is_self: bool, gone: bool) -> None:
+        """Check it."""
+        assert isinstance(peer, IPv4Address | IPv6Address)
+        self._ask("discovered", peer, is_self, gone)
+
     def greet(self) -> None:
         """Count it."""
         self.greetings += 1

@@ -50,6 +50,8 @@ BODIES: dict[str, dict[str, object]] = {
     "/NetworkDriver.Leave": OF_ENDPOINT,
     "/NetworkDriver.ProgramExternalConnectivity": OF_ENDPOINT,
     "/NetworkDriver.RevokeExternalConnectivity": OF_ENDPOINT,
+    "/NetworkDriver.DiscoverNew": {"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.2", "Self": False}},
+    "/NetworkDriver.DiscoverDelete": {"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.2", "Self": False}},
 }
 """A good body for every method of NetworkDriver that needs one."""
 
@@ -122,8 +124,6 @@ def test_joining_answers_what_the_engine_says() -> None:
         ),
         ("/NetworkDriver.EndpointOperInfo", {"Value": {}}),
         ("/NetworkDriver.FreeNetwork", {}),
-        ("/NetworkDriver.DiscoverNew", {}),
-        ("/NetworkDriver.DiscoverDelete", {}),
         ("/IpamDriver.GetCapabilities", {"RequiresMACAddress": False, "RequiresRequestReplay": False}),
         (
             "/IpamDriver.GetDefaultAddressSpaces",
@@ -144,8 +144,6 @@ def test_the_table_above_is_complete() -> None:
         "/NetworkDriver.GetCapabilities",
         "/NetworkDriver.EndpointOperInfo",
         "/NetworkDriver.FreeNetwork",
-        "/NetworkDriver.DiscoverNew",
-        "/NetworkDriver.DiscoverDelete",
         "/IpamDriver.GetCapabilities",
         "/IpamDriver.GetDefaultAddressSpaces",
     }

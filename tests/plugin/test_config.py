@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_the_defaults_are_the_fixed_names() -> None:
     assert settings.docker == Path("/var/run/docker.sock")
     assert settings.backend == "bridge"
     assert str(settings.pools) == "10.208.0.0/12/22"
+    assert (settings.advertise, settings.peers, settings.tunnel_port) == (None, (), 4789)
 
 
 def test_the_table_and_the_settings_have_the_same_names() -> None:
@@ -31,6 +33,13 @@ def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
     assert (settings.state_dir, settings.log_level) == (Path("/srv/other"), "debug")
 
 
+def test_peers_and_the_own_address_are_read() -> None:
+    environment = {"WEFT_PEERS": "192.0.2.1, 192.0.2.2,192.0.2.1", "WEFT_ADVERTISE": "2001:db8::1"}
+    settings = config.read(environment | {"WEFT_TUNNEL_PORT": "4790"})
+    assert settings.peers == (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"))
+    assert (settings.advertise, settings.tunnel_port) == (IPv6Address("2001:db8::1"), 4790)
+
+
 def test_an_empty_variable_is_not_set() -> None:
     assert config.read({"WEFT_LOG_FORMAT": ""}).log_format == "text"
 
@@ -43,6 +52,9 @@ def test_an_empty_variable_is_not_set() -> None:
         ("WEFT_STATE_DIR", "/var/\0lib", "an absolute path"),
         ("WEFT_BACKEND", "calico", "bridge"),
         ("WEFT_POOLS", "10.0.0.0/8", "BASE/LENGTH/SIZE"),
+        ("WEFT_ADVERTISE", "fe80::1", "an address of this host that others reach"),
+        ("WEFT_PEERS", "192.0.2.1;192.0.2.2", "addresses of other hosts with commas between"),
+        ("WEFT_TUNNEL_PORT", "0", "a UDP port, 1 to 65535"),
         ("WEFT_LOG_LEVEL", "loud", "debug or info or warning or error"),
         ("WEFT_LOG_FORMAT", "xml", "text or json"),
         ("WEFT_RECONCILE_INTERVAL", "0", "5 to 3600"),

@@ -56,6 +56,15 @@ def test_no_option_is_docker_s_own_default() -> None:
             (f"{BRIDGE}.enable_ip_masquerade", text, "masquerade", False)
             for text in ("0", "f", "F", "false", "FALSE", "False")
         ),
+        *(("weft.tunnel", kind, "tunnel", kind) for kind in ("vxlan", "gre", "geneve")),
+        ("weft.tunnel", "none", "tunnel", None),
+        ("weft.vni", "1", "vni", 1),
+        ("weft.vni", "16777215", "vni", 16777215),
+        ("weft.name", "shop.prod-1", "name", "shop.prod-1"),
+        ("weft.peers", "192.0.2.2, 192.0.2.3,192.0.2.2", "peers", (ip_address("192.0.2.2"), ip_address("192.0.2.3"))),
+        ("weft.peers", "2001:db8::2", "peers", (ip_address("2001:db8::2"),)),
+        ("weft.peers", "", "peers", ()),
+        ("weft.tunnel.port", "4799", "port", 4799),
         (MTU, "68", "mtu", 68),
         (MTU, "65535", "mtu", 65535),
         (NMSGS, "0", "announce_count", 0),
@@ -106,6 +115,11 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
     assert network_settings({key: text}) == NetworkSettings()
 
 
+def test_stt_is_refused_with_its_own_reason() -> None:
+    with pytest.raises(InvalidRequest, match=r"weft\.tunnel='stt' cannot be: Open vSwitch has dropped STT .*geneve"):
+        network_settings({"weft.tunnel": "stt"})
+
+
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
@@ -135,6 +149,14 @@ def test_what_weft_does_anyway_changes_nothing(key: str, text: str) -> None:
                 *("0.0.0.0/0 via 10.1.0.9", "10.9.0.0/16,10.9.0.0/16 via 10.1.0.9", "224.0.0.0/8", "10.9.0.0/16 via x"),
             )
         ),
+        ("weft.tunnel", "VXLAN", "none, vxlan, gre or geneve"),
+        *(("weft.vni", text, "1 to 16777215") for text in ("0", "16777216", "-1", "0x10", "")),
+        *(("weft.name", text, "1 to 63 letters") for text in ("", "a b", "-x", "x" * 64)),
+        *(
+            ("weft.peers", text, "addresses of the other hosts")
+            for text in ("bob", "fe80::2", "192.0.2.2;192.0.2.3", ",")
+        ),
+        *(("weft.tunnel.port", text, "1 to 65535") for text in ("0", "65536", "http")),
         (MTU, "67", "68 to 65535"),
         (MTU, "65536", "68 to 65535"),
         (MTU, "-1", "68 to 65535"),

@@ -21,8 +21,11 @@ from plugin.requests import (
     Route,
 )
 from plugin.translate import (
+    check_options,
+    discovered,
     endpoint_reply,
     endpoint_request,
+    gateway_need,
     join_reply,
     mac_address,
     network_request,
@@ -140,6 +143,44 @@ def test_a_small_mtu_contradicts_ipv6() -> None:
     assert network([V4], [V6], generic={"com.docker.network.driver.mtu": "1280"}).settings.mtu == 1280
     with pytest.raises(InvalidRequest, match=r"com\.docker\.network\.driver\.mtu=1279 contradicts .* 1280 or more"):
         network([V4], [V6], generic=small)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"weft.vni": "7"}, "weft.vni: without a tunnel"),
+        ({"weft.name": "shop", "weft.peers": "192.0.2.2"}, "weft.name, weft.peers: without a tunnel"),
+        ({"weft.tunnel": "none", "weft.tunnel.port": "4799"}, r"weft.tunnel.port: without a tunnel"),
+        ({"weft.tunnel": "vxlan"}, "weft.tunnel=vxlan needs weft.name or weft.vni, the same on every host"),
+        ({"weft.tunnel": "vxlan", "weft.vni": "7", "weft.peers": "192.0.2.2,2001:db8::2"}, "cannot be mixed"),
+        ({"weft.tunnel": "gre", "weft.vni": "7", "weft.tunnel.port": "4789"}, "GRE has no port"),
+    ],
+)
+def test_a_tunnel_that_cannot_be_is_refused_wherever_options_come(given: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        network([V4], generic=given)
+    with pytest.raises(InvalidRequest, match=words):
+        gateway_need(wire.GW_ALLOC_CHECK.decode(json.dumps({"Options": {wire.GENERIC: given}}).encode()))
+    with pytest.raises(InvalidRequest, match=words):
+        check_options(wire.ALLOCATE_NETWORK.decode(json.dumps({"NetworkID": NETWORK, "Options": given}).encode()))
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.2", "Self": False}}, ("192.0.2.2", False)),
+        ({"DiscoveryType": 1, "DiscoveryData": {"Address": "2001:db8::2", "Self": True}}, ("2001:db8::2", True)),
+        ({"DiscoveryType": 1, "DiscoveryData": {"Address": "nonsense"}}, None),
+        ({"DiscoveryType": 1, "DiscoveryData": {"Address": "127.0.0.1"}}, None),
+        ({"DiscoveryType": 1, "DiscoveryData": None}, None),
+        ({"DiscoveryType": 2, "DiscoveryData": {"Keys": ["x"]}}, None),
+        ({"DiscoveryType": 2, "DiscoveryData": ["x"]}, None),
+        ({}, None),
+    ],
+)
+def test_a_discovered_host_is_read_and_nothing_else_of_discovery(body: dict[str, Any], wanted: object) -> None:
+    found = discovered(wire.DISCOVER_NEW.decode(json.dumps(body).encode()))
+    assert (found and (str(found.address), found.is_self)) == wanted
 
 
 def test_a_plain_endpoint() -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from drivers.clashes import Clash
 from drivers.contract import Backend
-from drivers.facts import HostFacts, LinkInfo
+from drivers.errors import Unsupported
+from drivers.facts import HostFacts, LinkInfo, RouteInfo
 from drivers.fake import FakeHost
-from drivers.model import Endpoint, IPNetwork, Network, Transport
+from drivers.model import Address, Endpoint, IPNetwork, Network, Transport
 from drivers.naming import LINK_GROUP
 from drivers.obstacles import Obstacle
+from drivers.ovsdb import Health
 from drivers.resources import Bridge, Resource, Scope, link_key
 from plugin.deadline import Deadline
 from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
+from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
+from plugin.engine.tunnels import Tunnels
 from plugin.pools import DEFAULT, parse_bases
 from plugin.runtime import Runtime
 from plugin.store import Database, Store
@@ -53,6 +58,12 @@ class FakeSide:
     taken: set[tuple[str, int]] = field(default_factory=set)
     announced: list[Announced] = field(default_factory=list)
     in_the_way: list[Obstacle] = field(default_factory=list)
+    routes: dict[str, RouteInfo | None] = field(default_factory=dict)
+    source: dict[int, Address] = field(
+        default_factory=lambda: {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
+    )
+    lacking: set[str] = field(default_factory=set)
+    clashing: tuple[Clash, ...] = ()
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -94,6 +105,10 @@ class FakeSide:
     def check_ovs(self) -> None:
         """Find nothing wrong."""
 
+    def ovs_health(self) -> Health:
+        """Say that nobody has asked."""
+        return Health(remote="unix:/nowhere", connected=False)
+
     def speaks6(self) -> bool:
         """Tell what most hosts would."""
         return True
@@ -103,6 +118,24 @@ class FakeSide:
         assert addresses
         free = (port for port in candidates or range(32768, 61000) if (transport, port) not in self.taken)
         return next(free)
+
+    def route_to(self, address: Address) -> RouteInfo | None:
+        """Return what a test said; without a word, Ethernet."""
+        return self.routes.get(str(address), RouteInfo(link="eth0", mtu=1500, source=self.source[address.version]))
+
+    def is_own(self, address: Address) -> bool:
+        """Tell whether a test said that an address is the host's."""
+        route = self.route_to(address)
+        return route is not None and route.own
+
+    def check_tunnel(self, kind: str) -> None:
+        """Refuse what a test said is lacking."""
+        if kind in self.lacking:
+            raise Unsupported(f"this host's kernel has no {kind}")
+
+    def clashes(self) -> tuple[Clash, ...]:
+        """Return what a test said."""
+        return self.clashing
 
     def is_plugged(self, link: str) -> bool:
         """Tell whether a test plugged it."""
@@ -128,11 +161,15 @@ class World:
         self.time = 1_000_000.0  # seconds since 1970, for leases
         self.store = Store(Database(self._path))
         self.host = FakeSide(FakeHost(self.store.id, docker_user=()))
+        self.advertise: Address | None = None
+        self.setting: tuple[Address, ...] = ()
         self._compose()
 
     def _compose(self) -> None:
         self.runtime = Runtime(self.store, self.host, interval=FOREVER)
-        self.networks = Networks(self.store, self.runtime, self.host, backend="bridge")
+        self.tunnels = Tunnels(self.store, self.host, advertise=self.advertise)
+        self.peers = Peers(self.store, self.runtime, self.tunnels, setting=self.setting)
+        self.networks = Networks(self.store, self.runtime, self.host, self.tunnels, backend="bridge")
         self.endpoints = Endpoints(self.store, self.runtime, self.host)
         self.ports = Ports(self.store, self.runtime, self.host, self.endpoints)
         self.addresses = Addresses(self.store, self.host, bases=parse_bases(DEFAULT), clock=lambda: self.time)
@@ -140,6 +177,8 @@ class World:
     def start(self) -> None:
         """Start as the server does, and wait for the first look at the host."""
         self.store.withdraw_unanswered()
+        self.peers.settle()
+        self.tunnels.settle()
         self.runtime.start()
         assert self.runtime.settled(30)
 
