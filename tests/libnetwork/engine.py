@@ -17,7 +17,6 @@ from tests.libnetwork.sandbox import Plug, Sandbox
 from tests.libnetwork.wire import DIALECTS, CallRefusedError, port_options, post
 
 CDN: Final = "com.docker.network"
-
 _SANDBOXES: Final = itertools.count(1)  # of all engines that this process plays: their names are the machine's
 
 

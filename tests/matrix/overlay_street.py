@@ -1,0 +1,247 @@
+"""What the tests of networks on several hosts rest on: the hosts, the containers, and what is seen on the wire."""
+
+import errno
+import json
+import socket
+import struct
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import Self
+
+import pytest
+
+from drivers.naming import link_local, link_name
+from tests.lab.lan import Lan, Tap, address4, address6
+from tests.lab.net import RUN_NETNS
+from tests.lab.node import Node
+from tests.lab.wait import await_
+from tests.lab.weft import Weft
+from tests.libnetwork import Container, Libnetwork, Network
+from tests.matrix.traffic import OPEN, PROTOCOLS, Knock, Spot, Traffic
+
+ISOLATED = {f"com.docker.network.bridge.gateway_mode_ipv{version}": "isolated" for version in (4, 6)}
+
+
+@dataclass
+class Host:
+    """A node with weft and a played engine on it."""
+
+    number: int
+    node: Node
+    weft: Weft
+    docker: Libnetwork
+    networks: dict[str, Network] = field(default_factory=dict)
+
+    def network(self, name: str, subnet: int, *, internal: bool = False, **options: str) -> Network:
+        """Make this host's part of a network."""
+        given = {"weft.tunnel": "vxlan", "weft.name": name} | {key.replace("_", "."): options[key] for key in options}
+        if internal:
+            given |= ISOLATED
+        made = self.docker.create_network(
+            subnet=f"10.8.{subnet}.0/24", subnet6=f"fd08:{subnet}::/64", internal=internal, options=given, name=name
+        )
+        self.networks[name] = made
+        return made
+
+    def peer(self, verb: str, peer: str, network: str = "") -> None:
+        """Add or remove a peer by the command."""
+        which = ("--network", self.networks[network].id) if network else ()
+        self.weft.cli("peer", verb, peer, *which)
+
+    def device(self, network: str) -> str:
+        """Return the name of a network's tunnel."""
+        return link_name("t", self.networks[network].id)
+
+    def behind(self, network: str) -> set[tuple[str, str]]:
+        """Return what the tunnel knows, as (MAC, peer)."""
+        told = json.loads(self.node.run("bridge", "-j", "fdb", "show", "dev", self.device(network)).stdout)
+        return {(entry["mac"], entry["dst"]) for entry in told if "dst" in entry}
+
+    def healthy(self) -> bool:
+        """Tell whether the host is as weft wants it."""
+        return bool(json.loads(self.weft.cli("status", "--json", check=False).stdout)["healthy"])
+
+
+@dataclass
+class Party:
+    """A container, and where it is."""
+
+    container: Container
+    spot: Spot
+    addresses: dict[int, str]
+    mac: str
+
+
+@dataclass
+class Street:
+    """Everybody."""
+
+    lan: Lan
+    tap: Tap
+    traffic: Traffic
+    hosts: dict[str, Host]
+    parties: dict[str, Party] = field(default_factory=dict)
+
+    def party(self, name: str, host: str, network: str, number: int, **options: str) -> Party:
+        """Start a container with a fixed address."""
+        on = self.hosts[host]
+        subnet = str(on.networks[network].pools[0]).split(".")[2]
+        four, six = f"10.8.{subnet}.{number}", f"fd08:{subnet}::{number:x}"
+        driver_opts = {key.replace("_", "."): options[key] for key in options}
+        made = on.docker.start_container(on.networks[network], ip=four, ip6=six, driver_opts=driver_opts)
+        spot = self.traffic.spot(RUN_NETNS / made.netns, name)
+        spot.serve()
+        mac = made.endpoint(on.networks[network]).mac
+        self.parties[name] = Party(made, spot, {4: four, 6: six}, mac)
+        return self.parties[name]
+
+    def knocks(self, source: str, target: str, wanted: str) -> list[Knock]:
+        """Return an attempt by each protocol and IP version; who is let in is seen by his own address."""
+        one, other = self.parties[source], self.parties[target]
+        return [
+            Knock(
+                one.spot,
+                other.addresses[version],
+                protocol,
+                wanted=f"{OPEN} from {one.addresses[version]}" if wanted == OPEN and protocol != "icmp" else wanted,
+            )
+            for version in (4, 6)
+            for protocol in PROTOCOLS
+        ]
+
+    def surprises(self, *cells: tuple[str, str, str]) -> list[str]:
+        """Make all attempts of these cells, and return those that went otherwise.
+
+        What was in vain before leaves an unfinished look for a neighbour, whose end would end new attempts, too.
+        """
+        for name in {name for cell in cells for name in cell[:2]}:
+            self.parties[name].container.run("ip", "neigh", "flush", "all")
+        return self.traffic.surprises([knock for cell in cells for knock in self.knocks(*cell)])
+
+    def out_of(self, host: str) -> list[tuple[str, int, bytes]]:
+        """Return the tunnel packets to a host."""
+        number = self.hosts[host].number
+        return [one for one in self.tap.inner() if one[0] in {str(address4(number)), str(address6(number))}]
+
+
+class Talk:
+    """A TCP connection that is kept open: called, it says something and is answered."""
+
+    def __init__(self, client: Spot, server: Spot, address: str, port: int, source: int) -> None:
+        self.listener = server.make(socket.AF_INET, socket.SOCK_STREAM)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((address, port))
+        self.listener.listen()
+        self.sock = client.make(socket.AF_INET, socket.SOCK_STREAM)
+        self.sock.bind(("", source))
+        with pytest.raises(BlockingIOError):
+            self.sock.connect((address, port))
+        self.served = await_(self._accepted, 10, f"a connection to {address}")
+
+    def _accepted(self) -> socket.socket | None:
+        try:
+            return self.listener.accept()[0]
+        except BlockingIOError:
+            return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self.sock, self.served, self.listener):
+            sock.close()
+
+    def __call__(self) -> None:
+        """Say something both ways."""
+        for one, other in ((self.sock, self.served), (self.served, self.sock)):
+            one.setblocking(True)  # noqa: FBT003 - takes no keyword
+            other.settimeout(10)
+            one.sendall(b"?")
+            assert other.recv(1) == b"?"
+
+
+def talk_of(street: Street, client: str, server: str, port: int = 7072) -> Talk:
+    """Open a TCP connection between two parties: always the same tuple for one pair of addresses and port."""
+    one, other = street.parties[client], street.parties[server]
+    return Talk(one.spot, other.spot, other.addresses[4], port, 40000 + port)
+
+
+def ear(spot: Spot) -> socket.socket:
+    """Return a socket that hears broadcasts on port 7070."""
+    sock = spot.make(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("", 7070))
+    return sock
+
+
+def is_bare(host: Host) -> bool:
+    """Tell whether no link of weft's is left on a host."""
+    return "wf" not in host.node.run("ip", "-br", "link").stdout
+
+
+def mss(tap: Tap, to: str) -> int | None:
+    """Return the MSS of a SYN on the wire: the first option of its TCP header (RFC 9293)."""
+    for frame in tap.look():
+        if frame[30:34] == ip_address(to).packed and frame[23] == socket.IPPROTO_TCP:
+            kind, _, size = struct.unpack_from("!BBH", frame, 54)
+            return int(size) if kind == 2 else None
+    return None
+
+
+def drain(sock: socket.socket) -> list[bytes]:
+    """Return what a socket has heard so far."""
+    found = []
+    while True:
+        try:
+            found.append(sock.recv(64))
+        except BlockingIOError:
+            return found
+
+
+def largest(spot: Spot, address: str) -> int:
+    """Return the most bytes that an echo request can carry unfragmented; each size is sent, and must be answered."""
+    v6 = ":" in address
+    family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if v6 else (socket.AF_INET, socket.IPPROTO_IP)
+    with spot.make(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as sock:
+        sock.setsockopt(level, 23 if v6 else 10, 2)  # IP(V6)_MTU_DISCOVER: IP_PMTUDISC_DO
+        sizes: tuple[int, ...] = (1300, *range(1360, 1500))
+        for size in sizes:
+            body = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0x5757, size) + bytes(size)
+            if not v6:
+                total = sum(struct.unpack(f"!{len(body) // 2}H", body[: len(body) // 2 * 2]))
+                body = body[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + body[4:]
+            try:
+                sock.sendto(body, (address, 0))
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                return size - 1
+            await_(partial(_echoed, sock, size, v6=v6), 10, f"the echo of {size} bytes")
+    raise AssertionError("everything passes")
+
+
+def _echoed(sock: socket.socket, size: int, *, v6: bool) -> bool:
+    try:
+        packet = sock.recv(65536)
+    except BlockingIOError:
+        return False
+    message = packet if v6 else packet[20:]
+    return bool(message[0] == (129 if v6 else 0) and struct.unpack_from("!HH", message, 4) == (0x5757, size))
+
+
+def is_announcement(frame: bytes, mac: str) -> bool:
+    """Tell whether a frame is a gratuitous ARP of this MAC: sender and target are one address."""
+    arp = frame[12:14] == b"\x08\x06" and frame[6:12] == bytes.fromhex(mac.replace(":", ""))
+    return arp and frame[28:32] == frame[38:42]
+
+
+def is_about(frame: bytes, mac: str) -> bool:
+    """Tell whether a frame is from or to the gateway's MAC, or asks for or tells of its addresses."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    four, six = ip_address("10.8.1.1").packed, (ip_address("fd08:1::1").packed, link_local(mac).packed)
+    if raw in (frame[:6], frame[6:12]):
+        return True
+    kind = struct.unpack_from("!H", frame, 12)[0]
+    if kind == 0x0806:
+        return four in (frame[28:32], frame[38:42])
+    return kind == 0x86DD and frame[20] == 58 and frame[54] in (135, 136) and frame[62:78] in six
