@@ -33,6 +33,7 @@ class Reconciler:
         self._dirty: set[Scope | None] = {None}
         self._stopping = False
         self._rounds = 0
+        self._due = 0.0
         self._thread = threading.Thread(target=self._run, name=name)
 
     def start(self) -> None:
@@ -53,16 +54,20 @@ class Reconciler:
             self._dirty.add(scope)
             self._wake.notify_all()
 
+    def within(self, seconds: float) -> None:
+        """Let the next look at everything come after ``seconds`` at most; for the look itself to say."""
+        self._due = min(self._due, time.monotonic() + seconds)
+
     def settled(self, seconds: float) -> bool:
         """Wait until everything was looked at once since the start, ``seconds`` at most; tell whether it was."""
         with self._wake:
             return self._wake.wait_for(lambda: self._rounds > 0, timeout=seconds)
 
     def _run(self) -> None:
-        due = time.monotonic() + self._interval
-        while (scopes := self._next(due)) is not None:
+        self._due = time.monotonic() + self._interval
+        while (scopes := self._next()) is not None:
             if not scopes or None in scopes:
-                due = time.monotonic() + self._interval
+                self._due = time.monotonic() + self._interval
                 self._look(None)
                 with self._wake:
                     self._rounds += 1
@@ -71,10 +76,10 @@ class Reconciler:
             for scope in sorted(filter(None, scopes)):
                 self._look(scope)
 
-    def _next(self, due: float) -> set[Scope | None] | None:
+    def _next(self) -> set[Scope | None] | None:
         """Return the scopes to look at, none if the interval has passed, and ``None`` to stop."""
         with self._wake:
-            self._wake.wait_for(lambda: self._stopping or self._dirty, timeout=max(0.0, due - time.monotonic()))
+            self._wake.wait_for(lambda: self._stopping or self._dirty, timeout=max(0.0, self._due - time.monotonic()))
             if self._dirty and self._rounds:
                 self._wake.wait_for(lambda: self._stopping, timeout=QUIET_SECONDS)
             if self._stopping:

@@ -1,5 +1,8 @@
 """What Docker forgot: READY here, but not in Docker's own list. Swept when two looks some minutes apart agree.
 
+What was there already when weft started waits for less: a call that is still under way for it comes within 15 s, or
+never (facts/docker-wire.md 2). So what Docker deleted while a managed plugin was away is gone half a minute later.
+
 Docker never tells of a deletion that happened while weft was down, nor of one whose dockerd was killed in the middle
 (facts/docker-wire.md 2 and 6). Its own list is the only witness, so nothing is concluded unless it was read completely,
 and nothing that a container has plugged in is ever swept, whatever the list says. Pools and leases likewise: an address
@@ -22,6 +25,7 @@ from plugin.store import EndpointRow, NetworkRow, Phase, Store
 log = logging.getLogger(__name__)
 
 APART_SECONDS: Final = 180.0
+AT_START_SECONDS: Final = 20.0  # longer than Docker repeats a call
 DRIVER: Final = "weft"
 
 
@@ -72,7 +76,10 @@ class Orphans:
         interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Delete, by the functions given, what two looks ``APART_SECONDS`` apart did not find."""
+        """Delete, by the functions given, what two looks ``APART_SECONDS`` apart did not find.
+
+        Of what was there at the start: ``AT_START_SECONDS``.
+        """
         self._store = store
         self._docker = docker
         self._leases = leases
@@ -82,10 +89,13 @@ class Orphans:
         self._tell_bridges = tell_bridges
         self._clock = clock
         self._missing_since: dict[str, float] = {}
+        self._at_start: frozenset[str] = frozenset()
         self._looks = Reconciler(lambda _: self.look(), interval, name="docker-look")
 
     def start(self) -> None:
-        """Start looking."""
+        """Start looking. What there is now was promised by the weft before this one."""
+        rows: list[Row] = [*self._store.networks(), *self._store.endpoints(), *self._leases.held()]
+        self._at_start = frozenset(row.id for row in rows)
         self._looks.start()
 
     def stop(self) -> None:
@@ -105,6 +115,8 @@ class Orphans:
         except Unreachable as why:
             log.debug("Docker's list was not read", extra={"why": str(why)})
             self._tell_bridges(None)
+            if self._at_start:  # dockerd starts a plugin before it answers itself
+                self._looks.within(AT_START_SECONDS)
             return
         self._tell_bridges(bridges)
         known = {one.id for one in listed}
@@ -117,8 +129,13 @@ class Orphans:
         now = self._clock()
         self._missing_since = {row.id: self._missing_since.get(row.id, now) for row in missing}
         for row in missing:
-            if now - self._missing_since[row.id] >= APART_SECONDS and not self._lives(row):
+            apart = AT_START_SECONDS if row.id in self._at_start else APART_SECONDS
+            if now - self._missing_since[row.id] >= apart and not self._lives(row):
                 self._sweep(row)
+        young = (ident for ident, since in self._missing_since.items() if now - since < AT_START_SECONDS)
+        self._at_start &= frozenset(young)
+        if self._at_start:
+            self._looks.within(AT_START_SECONDS)
 
     def _lives(self, row: Row) -> bool:
         match row:

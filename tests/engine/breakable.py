@@ -114,13 +114,13 @@ def look(weft: Weft) -> None:
 
 
 def await_swept(weft: Weft, noun: str, ident: str) -> None:
-    """Wait until what Docker forgot is swept: two looks, as far apart as `HELD` says."""
+    """Wait until what Docker forgot is swept: two looks as far apart as `HELD` says, or 20 s after the start."""
 
     def swept() -> bool:
         look(weft)
         return ident not in {row["id"] for row in listed(weft, noun)}
 
-    await_(swept, 30, f"{noun} {ident[:12]} to be swept")
+    await_(swept, 60, f"{noun} {ident[:12]} to be swept")
 
 
 class Talk:

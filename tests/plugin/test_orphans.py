@@ -8,7 +8,7 @@ import pytest
 
 from drivers.naming import link_name
 from plugin.docker import DockerNetwork, Unreachable
-from plugin.engine.orphans import APART_SECONDS, Orphans
+from plugin.engine.orphans import APART_SECONDS, AT_START_SECONDS, Orphans
 from tests.lab.wait import await_
 from tests.plugin.samples import endpoint_id, endpoint_request, network_id, network_request
 from tests.plugin.world import FOREVER, World, now
@@ -105,6 +105,38 @@ def test_two_looks_apart_sweep(case: Case) -> None:
     case.docker.listed = []
     case.look()
     case.look(APART_SECONDS)
+    assert case.known() == set()
+
+
+def _started(case: Case) -> None:
+    case.orphans.start()
+    await_(lambda: case.docker.looks == 1, 30, "the look at the start")
+
+
+def test_what_was_forgotten_before_the_start_waits_for_less(case: Case) -> None:
+    _started(case)
+    case.look(AT_START_SECONDS - 1)
+    assert case.known() == BOTH
+    case.look(1)
+    assert case.known() == set()
+
+
+def test_what_comes_after_the_start_waits_as_long_as_ever(case: Case) -> None:
+    case.docker.listed = [_listed(endpoint_id(1))]
+    _started(case)
+    case.docker.listed = []
+    case.look()
+    case.look(AT_START_SECONDS)
+    assert case.known() == BOTH
+
+
+def test_a_list_that_is_not_there_yet_at_the_start_is_asked_for_again(case: Case) -> None:
+    case.docker.reachable = False
+    _started(case)
+    case.docker.reachable = True
+    case.look(APART_SECONDS)
+    assert case.known() == BOTH
+    case.look(AT_START_SECONDS)
     assert case.known() == set()
 
 
