@@ -103,6 +103,7 @@ NETWORK_OPTIONS: Final = (
     Option("weft.name", "name", text.pool, f"{_NAME}, the same on every host: what the network is called there"),
     Option("weft.peers", "peers", text.peers, _PEERS),
     Option("weft.tunnel.port", "port", text.udp_port, "1 to 65535, the same on every host: the tunnel's UDP port"),
+    Option("weft.gwbridge", "gwbridge", text.boolean, "true or false: whether Docker's docker_gwbridge is the way out"),
     Option("weft.relay", "relay", text.switch, "on or off: whether weft passes on what NAT cannot publish"),
     Option("weft.routes", "routes", text.routes, _ROUTES),
     _ALLOW,

@@ -32,7 +32,8 @@ class NetworkSettings:
     the link. ``host_binding`` is where ports are published that do not say where; ``None``: on every address. A
     container's addresses are announced ``announce_count`` times when it joins, ``announce_ms`` milliseconds apart.
     ``tunnel`` is how the network goes on at other hosts; ``vni`` and ``name`` tell which it is there, of which one is
-    needed; ``peers`` are those hosts, beside the host's own list; ``port`` is the UDP port. The rest is as in
+    needed; ``peers`` are those hosts, beside the host's own list; ``port`` is the UDP port. ``gwbridge``: the
+    way out, and so published ports, are left to Docker's docker_gwbridge. The rest is as in
     :class:`drivers.model.Network`.
     """
 
@@ -59,6 +60,7 @@ class NetworkSettings:
     name: str = ""
     peers: tuple[Address, ...] = ()
     port: int | None = None
+    gwbridge: bool = False
 
 
 DEFAULTS: Final = NetworkSettings()
@@ -150,7 +152,7 @@ class AddressRequest:
 class Joined:
     """What Docker needs to move the container's end into its sandbox: ``name``, or ``prefix`` and a number.
 
-    No engine seen reads ``name`` (20.10.24 to 28.5.2).
+    No engine seen reads ``name`` (20.10.24 to 28.5.2). ``gwbridge``: Docker is to attach docker_gwbridge as well.
     """
 
     link: str
@@ -159,3 +161,4 @@ class Joined:
     gateway4: Address | None = None
     gateway6: Address | None = None
     routes: tuple[Route, ...] = ()
+    gwbridge: bool = False

@@ -56,6 +56,8 @@ def network_request(call: wire.CreateNetwork) -> NetworkRequest:
     internal = bool(call.options.internal)
     _check_modes(settings, internal=internal)
     _check_tunnel(settings)
+    if internal and settings.gwbridge:
+        raise InvalidRequest("weft.gwbridge=true contradicts --internal, which has no way out: leave one of them out")
     subnets = tuple(_reached(subnet, settings) for subnet in _subnets(call))
     _check_apart(subnets)
     check_routes(settings.routes, subnets, f"network {call.network[:12]}")
@@ -346,12 +348,13 @@ def address_request(call: wire.RequestAddress) -> AddressRequest:
 
 
 def join_reply(joined: Joined) -> wire.JoinedReply:
-    """Return the reply to Join: no address means no gateway, never Docker's docker_gwbridge."""
+    """Return the reply to Join: no address means no gateway, and docker_gwbridge only where it was asked for."""
     return wire.JoinedReply(
         interface=wire.InterfaceName(source=joined.link, prefix=joined.prefix, name=joined.name),
         gateway=_text(joined.gateway4),
         gateway6=_text(joined.gateway6),
         routes=tuple(_route(route) for route in joined.routes),
+        no_gateway_service=not joined.gwbridge,
     )
 
 

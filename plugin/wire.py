@@ -363,7 +363,7 @@ class JoinedReply(Reply):
     gateway: str = Field(default="", alias="Gateway")
     gateway6: str = Field(default="", alias="GatewayIPv6")
     routes: tuple[StaticRoute, ...] = Field(default=(), alias="StaticRoutes")
-    no_gateway_service: Literal[True] = Field(default=True, alias="DisableGatewayService")
+    no_gateway_service: bool = Field(default=True, alias="DisableGatewayService")
 
 
 class OperInfo(Reply):

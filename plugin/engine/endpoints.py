@@ -100,13 +100,15 @@ class Endpoints:
         )
         routes = {route.destination: route for route in (*network.settings.routes, *row.settings.routes)}
         speaks = {address.version for address in row.endpoint.addresses}
+        gwbridge = network.settings.gwbridge
         return Joined(
             link=row.endpoint.peer,
             prefix=network.settings.interface_prefix,
             name=row.settings.ifname,
-            gateway4=network.network.gateway_for(row.endpoint.ipv4),
-            gateway6=network.network.gateway_for(row.endpoint.ipv6),
+            gateway4=None if gwbridge else network.network.gateway_for(row.endpoint.ipv4),
+            gateway6=None if gwbridge else network.network.gateway_for(row.endpoint.ipv6),
             routes=tuple(route for route in routes.values() if route.destination.version in speaks),
+            gwbridge=gwbridge,
         )
 
     def leave(self, ident: str) -> None:

@@ -349,6 +349,8 @@ def test_joining() -> None:
     }
 
 
-def test_no_gateway_never_means_docker_gwbridge() -> None:
+def test_docker_gwbridge_comes_only_where_it_was_asked_for() -> None:
     reply = join_reply(Joined(link="wfc0", prefix="eth"))
     assert (reply.gateway, reply.gateway6, reply.no_gateway_service) == ("", "", True)
+    asked = join_reply(Joined(link="wfc0", prefix="eth", gwbridge=True))
+    assert (asked.gateway, asked.gateway6, asked.no_gateway_service) == ("", "", False)
