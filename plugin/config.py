@@ -1,7 +1,8 @@
 """Settings: one table. Each is an environment variable ``WEFT_NAME`` and a flag ``--name`` of ``weft serve``.
 
-The defaults live here and nowhere else. A setting that cannot be understood stops ``weft serve`` before it binds,
-with a message that names the variable, the value and what is allowed.
+The defaults live here and nowhere else: a managed plugin that is upgraded keeps the old version's variables. A setting
+that cannot be understood stops ``weft serve`` before it binds, with a message that names the variable, the value and
+what is allowed; a managed plugin answers with that message (:mod:`plugin.managed`).
 """
 
 from __future__ import annotations
@@ -170,10 +171,21 @@ def read(environment: Mapping[str, str], flags: Mapping[str, str | None] | None 
 
     An empty variable counts as not set. An unknown ``WEFT_`` variable is an error: it is most likely a misspelling.
     """
+    settings, problems = judge(environment, flags)
+    if problems:
+        raise InvalidRequest("\n".join(problems))
+    return settings
+
+
+def judge(
+    environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """Return the settings as :func:`read` does, each broken one as its default, and what is wrong with those."""
     flags = flags or {}
+    problems = []
     known = {setting.name for setting in TABLE}
     if unknown := sorted(name for name in environment if name.startswith("WEFT_") and name not in known):
-        raise InvalidRequest(f"{unknown[0]} is not a setting of weft; there are: {', '.join(sorted(known))}")
+        problems.append(f"{unknown[0]} is not a setting of weft; there are: {', '.join(sorted(known))}")
     values: dict[str, object] = {}
     for setting in TABLE:
         given = flags.get(setting.attribute) or environment.get(setting.name) or setting.default
@@ -182,8 +194,9 @@ def read(environment: Mapping[str, str], flags: Mapping[str, str | None] | None 
         try:
             values[setting.attribute] = setting.parse(given)
         except ValueError as error:
-            raise InvalidRequest(f"{setting.name}={given!r}: allowed is {error}") from None
-    return Settings(**cast("dict[str, Any]", values))
+            problems.append(f"{setting.name}={given!r}: allowed is {error}")
+            values[setting.attribute] = setting.parse(setting.default)
+    return Settings(**cast("dict[str, Any]", values)), tuple(problems)
 
 
 def control_path(environment: Mapping[str, str]) -> Path:

@@ -73,17 +73,30 @@ class Unreachable(Exception):
 class Docker:
     """Docker's API, at the path of its socket."""
 
-    def __init__(self, path: Path) -> None:
-        """Read from the socket at ``path``."""
+    def __init__(self, path: Path, plugin: str | None = None) -> None:
+        """Read from the socket at ``path``; ``plugin`` is the id that Docker gave us as a managed plugin."""
         self._path = path
+        self._plugin = plugin
+        self._alias: str | None = None
 
     def networks(self, *, driver: str) -> list[DockerNetwork]:
         """Return the networks whose driver or IPAM driver is called so, each with its containers.
 
-        ``weft`` is also ``weft:TAG``, of a managed plugin. Raises :class:`Unreachable`.
+        ``weft`` is also ``weft:TAG``, and whatever else a managed plugin was installed as (``docker plugin install
+        --alias``). Raises :class:`Unreachable`.
         """
-        listed = [one for one in self._list() if driver in {_plain(one.driver), _plain(one.ipam)}]
+        listed = [one for one in self._list() if self._is_ours(one.driver, driver) or self._is_ours(one.ipam, driver)]
         return [self._inspect(one.id) for one in listed]
+
+    def _is_ours(self, name: str, driver: str) -> bool:
+        return _plain(name) == driver or (bool(name) and name == self._own_name())
+
+    def _own_name(self) -> str | None:
+        """Return what this plugin is installed as; ``None`` for one that dockerd does not manage."""
+        if self._alias is None and self._plugin is not None:
+            named = (str(one["Name"]) for one in self._get("/plugins") if one.get("Id") == self._plugin)
+            self._alias = next(named, None)
+        return self._alias
 
     def bridges(self) -> frozenset[str]:
         """Return the bridges of Docker's own networks that the operator named. Raises :class:`Unreachable`."""
@@ -222,5 +235,5 @@ def _addresses(ranges: list[dict[str, Any]], containers: dict[str, Any]) -> Iter
 
 
 def _plain(name: str) -> str:
-    """Return a driver's name without registry and tag."""
-    return name.partition(":")[0].rpartition("/")[2]
+    """Return a driver's name without registry (which may have a port) and tag."""
+    return name.rpartition("/")[2].partition(":")[0]

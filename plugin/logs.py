@@ -16,11 +16,20 @@ _RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+,%")
 
 
-def setup(level: str, style: str) -> None:
-    """Send everything from ``level`` up to standard error, as ``text`` or ``json``."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def setup(level: str, style: str, *, managed: bool = False) -> None:
+    """Send everything from ``level`` up to standard error, as ``text`` or ``json``.
+
+    ``managed``: only errors, and the rest to standard output. dockerd writes a plugin's words into its own log and
+    knows two levels: what came from the one is ``level=error``, from the other ``level=info`` (20.10.24 to 28.5.2).
+    """
+    handlers = [logging.StreamHandler(sys.stderr)]
+    if managed:
+        handlers[0].setLevel(logging.ERROR)
+        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers[1].addFilter(lambda record: record.levelno < logging.ERROR)
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter() if style == "json" else LogfmtFormatter())
+    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:

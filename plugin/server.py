@@ -1,20 +1,17 @@
 """The composition root: which parts there are, in which order they start, and gunicorn around them.
 
-One worker process with threads. Both sockets are bound early, so that Docker finds them; requests wait in the queue
-while the worker opens the store and brings the host to what it says.
+One worker process with threads. Both sockets were bound before (:mod:`plugin.door`), so that Docker finds them;
+requests wait in the queue while the worker opens the store and brings the host to what it says.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, Response, request
 from gunicorn.app.base import BaseApplication
@@ -25,11 +22,12 @@ from drivers.host import Host, OpenVSwitch
 from drivers.marks import Marks
 from drivers.ovsdb.remote import parse as parse_remote
 from drivers.resources import Scope
-from plugin import __version__, logs, memory
+from plugin import __version__, memory
 from plugin.app import create_app
 from plugin.calls import reply
 from plugin.control_api import control_blueprint
 from plugin.docker import Docker
+from plugin.door import Door
 from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.engine import Engine
@@ -59,52 +57,43 @@ CONTROL: Final = "control"
 BuildHost = Callable[[Marks, Callable[[str], Scope | None], Callable[[], Iterable[Scope]], OpenVSwitch], Host]
 
 
-def serve(settings: Settings, build_host: BuildHost = Host) -> int:
-    """Run weft until SIGTERM; return the exit code. Says "already running, pid N" and binds nothing if it is."""
-    logs.setup(settings.log_level, settings.log_format)
-    os.umask(0o077)  # what weft keeps is root's alone, wherever it is kept
-    for directory in (settings.state_dir, settings.control.parent):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.socket.parent.mkdir(parents=True, exist_ok=True)
-    lock = _only_one(settings.state_dir / "serve.lock")
-    if lock is None:
-        return 2
-    log.info("weft starts", extra={"version": __version__, "socket": settings.socket, "state": settings.database})
-    Server(settings, build_host, lock).run()
+def serve_behind(
+    door: Door,
+    settings: Settings,
+    build_host: BuildHost = Host,
+    *,
+    refused: Refusing | None = None,
+    plugin: str | None = None,
+) -> int:
+    """Run weft behind an open door until SIGTERM; return the exit code.
+
+    ``refused`` is why it answers nothing else; ``plugin`` is the id that Docker gave it as a managed plugin.
+    """
+    said = {"version": __version__, "socket": settings.socket, "state": settings.database}
+    log.info("weft starts", extra=said | ({"plugin": plugin[:12]} if plugin else {}))
+    Server(settings, build_host, door, refused=refused, plugin=plugin).run()
     return 0
-
-
-def _only_one(path: Path) -> TextIO | None:
-    """Take the lock of a state directory and leave our pid in it, or say who has it."""
-    lock = path.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        sys.stderr.write(f"weft: already running, pid {lock.read().strip()} ({path})\n")
-        lock.close()
-        return None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn, with weft in its one worker."""
 
-    def __init__(self, settings: Settings, build_host: BuildHost, lock: TextIO) -> None:
-        """Serve with ``settings``; ``lock`` is the master's alone."""
+    def __init__(
+        self, settings: Settings, build_host: BuildHost, door: Door, *, refused: Refusing | None, plugin: str | None
+    ) -> None:
+        """Serve with ``settings``; the lock of ``door`` is the master's alone."""
         self._settings = settings
         self._build_host = build_host
-        self._lock = lock
+        self._door = door
+        self._refused = refused
+        self._plugin = plugin
         self._parts = ExitStack()
         super().__init__()
 
     def load_config(self) -> None:
         """Tell gunicorn what DESIGN fixes."""
         for name, value in {
-            "bind": [f"unix:{self._settings.socket}", f"unix:{self._settings.control}"],
+            "bind": [f"fd://{listener}" for listener in self._door.listeners] or [f"unix:{self._settings.socket}"],
             "workers": 1,
             "worker_class": "gthread",
             "threads": THREADS,
@@ -115,20 +104,25 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "control_socket_disable": True,
             "logger_class": GunicornLogger,
             "pre_fork": lambda _, __: memory.share_with_worker(),
-            "post_fork": lambda _, __: self._lock.close(),
+            "post_fork": lambda _, __: self._door.lock and self._door.lock.close(),
             "worker_exit": lambda _, __: self._parts.close(),
         }.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
         """Build the application in the worker. Never raises: what cannot start refuses, and says why."""
+        if self._refused is not None:
+            return self._refusing(self._refused)
         try:
             return self._compose()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the answer to every call
             self._parts.close()
             why = error if isinstance(error, Refusing) else Refusing(f"weft could not start: {sentence(error)}")
-            log.critical("refusing", extra={"why": str(why)}, exc_info=not isinstance(error, WeftError))
-            return _guarded(create_app(RefusedDriver(why), control_blueprint(RefusedViews(why))), self._settings)
+            return self._refusing(why, exception=not isinstance(error, WeftError))
+
+    def _refusing(self, why: Refusing, *, exception: bool = False) -> Flask:
+        log.critical("refusing", extra={"why": str(why)}, exc_info=exception)
+        return _guarded(create_app(RefusedDriver(why), control_blueprint(RefusedViews(why))), self._settings)
 
     def _compose(self) -> Flask:
         settings, parts = self._settings, self._parts
@@ -149,7 +143,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         endpoints = Endpoints(store, runtime, host)
         ports = Ports(store, runtime, host, endpoints)
         addresses = Addresses(store, host, bases=settings.pools)
-        docker = Docker(settings.docker)
+        docker = Docker(settings.docker, self._plugin)
         orphans = Orphans(
             store,
             docker,

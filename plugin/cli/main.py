@@ -9,8 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
 
-from drivers.errors import WeftError
+from drivers.errors import Unsupported, WeftError
 from plugin import __version__
 from plugin.cli import show
 from plugin.config import TABLE
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
     serve = verbs.add_parser("serve", help="run the plugin", description="Run the plugin until SIGTERM.")
     serve.add_argument("--check", action="store_true", help="only check the settings, and show them")
+    serve.add_argument("--managed", action="store_true", help="as dockerd's managed plugin: never fail, but answer why")
     for setting in TABLE:
         meaning = f"{setting.meaning} ({setting.name}, default {setting.default})"
         serve.add_argument(setting.flag, dest=setting.attribute, metavar="VALUE", help=meaning)
@@ -106,15 +109,34 @@ def _serve(options: argparse.Namespace) -> int:
     from plugin import config  # noqa: PLC0415 - a command that only reads must not pay for the server
 
     flags = {setting.attribute: getattr(options, setting.attribute) for setting in TABLE}
+    if options.managed and not options.check:
+        from plugin.managed import serve_managed  # noqa: PLC0415 - as above
+
+        return serve_managed(os.environ, flags)
     settings = config.read(os.environ, flags)
     if options.check:
         for setting in TABLE:
             sys.stdout.write(f"{setting.name}={getattr(settings, setting.attribute)}\n")
         return 0
-    from plugin.server import serve  # noqa: PLC0415 - flask, pyroute2 and gunicorn: 0.25 s
+    from plugin.start import serve  # noqa: PLC0415 - as above
 
+    _check_whole()
     return serve(settings)
 
 
-if __name__ == "__main__":
+def _check_whole() -> None:
+    """Raise :class:`Unsupported` in the zipapp, which has the commands only."""
+    if missing := [name for name in ("flask", "gunicorn", "pydantic") if find_spec(name) is None]:
+        raise Unsupported(
+            f"this weft is the command alone (without {', '.join(missing)}): the server is the managed plugin, or "
+            "comes with the wheel (`pipx install`)"
+        )
+
+
+def run() -> NoReturn:
+    """Carry out one command and exit: what a zipapp calls throws its result away."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -31,7 +31,7 @@ from drivers.kernel.wire import Message
 from drivers.libnftables import Nft
 from drivers.xtables import XtablesBackend
 from plugin import config
-from plugin.server import serve
+from plugin.start import serve
 from plugin.store.database import Database
 
 T = TypeVar("T")

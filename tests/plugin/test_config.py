@@ -78,3 +78,15 @@ def test_a_docker_host_that_is_not_a_unix_socket_is_no_business_of_ours() -> Non
     assert config.read({"DOCKER_HOST": "tcp://192.0.2.1:2375"}).docker == Path("/var/run/docker.sock")
     with pytest.raises(InvalidRequest, match="DOCKER_HOST"):
         config.read({}, {"docker": "tcp://192.0.2.1:2375"})
+
+
+def test_broken_settings_are_their_defaults_where_nobody_sees_an_exit_code() -> None:
+    settings, problems = config.judge({"WEFT_POOLS": "many", "WEFT_LOG_LEVEL": "loud", "WEFT_STATE_DIR": "/srv/weft"})
+    assert (str(settings.pools), settings.log_level) == ("10.208.0.0/12/22", "info")
+    assert settings.state_dir == Path("/srv/weft")
+    assert [problem.partition("=")[0] for problem in problems] == ["WEFT_POOLS", "WEFT_LOG_LEVEL"]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(InvalidRequest, match=r"WEFT_POOLS.*\n.*WEFT_LOG_LEVEL"):
+        config.read({"WEFT_POOLS": "many", "WEFT_LOG_LEVEL": "loud"})

@@ -4,7 +4,9 @@ import json
 import logging
 import sys
 
-from plugin.logs import JsonFormatter, LogfmtFormatter
+import pytest
+
+from plugin.logs import JsonFormatter, LogfmtFormatter, setup
 
 
 def _record(message: str, **fields: object) -> logging.LogRecord:
@@ -41,3 +43,17 @@ def test_an_exception_is_a_field() -> None:
     except ValueError:
         record.exc_info = sys.exc_info()
     assert "ValueError: no" in json.loads(JsonFormatter().format(record))["exception"]
+
+
+def test_a_managed_plugins_errors_alone_are_errors_to_docker(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        setup("info", "text", managed=True)
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+            root.log(level, "an event")
+        out, err = capsys.readouterr()
+    finally:
+        root.handlers[:], root.level = before
+    assert [line.split()[1] for line in out.splitlines()] == ["level=info", "level=warning"]
+    assert [line.split()[1] for line in err.splitlines()] == ["level=error", "level=critical"]

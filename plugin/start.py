@@ -1,0 +1,22 @@
+"""``weft serve``, as an operator or systemd starts it: the door first, then the house."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from plugin import logs
+from plugin.door import open_door
+
+if TYPE_CHECKING:
+    from plugin.config import Settings
+
+
+def serve(settings: Settings) -> int:
+    """Run weft until SIGTERM; return the exit code. Raises AlreadyRunning, and has bound nothing then."""
+    logs.setup(settings.log_level, settings.log_format)
+    os.umask(0o077)  # what weft keeps is root's alone, wherever it is kept
+    door = open_door(settings)
+    from plugin.server import serve_behind  # noqa: PLC0415 - the sockets come first
+
+    return serve_behind(door, settings)
