@@ -10,7 +10,14 @@ PYTHON ?= python3
 IN := .venv/bin
 PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help venv demo check test test-engines test-ovs bench clean lab beside root
+# the managed plugin
+DOCKER ?= docker
+BASE_IMAGE ?= debian:bookworm-slim
+NAME ?= weft
+TAG ?= latest
+ROOTFS := build/plugin
+
+.PHONY: help venv demo check test test-engines test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -34,10 +41,16 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(IN)/python -m pytest -m 'not engine28 and not ovs'
+	$(IN)/python -m pytest -m 'not engine28 and not ovs and not plugin'
 
-test-engines: venv lab beside root ## the engine tests on Docker 28.5.2
-	$(IN)/python -m pytest -m engine28
+ENGINES ?= 20 28
+test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)
+	$(IN)/python -m pytest -m '(engine or engine28) and not plugin $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+
+test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
+	@bash tests/lab/install.sh plugin
+	@$(IN)/python -m tests.lab.base
+	$(IN)/python -m pytest -m plugin
 
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(IN)/python -m pytest -m ovs tests/drivers
@@ -46,6 +59,48 @@ bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
 	$(IN)/python -m bench.ports --write
 	$(IN)/python -m bench.ipam --write
+	@bash tests/lab/install.sh plugin
+	$(IN)/python -m bench.plugin --write
+
+plugin: plugin-rootfs ## the managed plugin, in the local Docker Engine: then `docker plugin enable weft`
+	@$(call create,$(NAME):$(TAG))
+	@echo 'next: $(DOCKER) plugin enable $(NAME):$(TAG)'
+
+plugin-push: plugin-rootfs ## the managed plugin, in a registry: REGISTRY=registry.example:5000 (and TAG=)
+	@[ -n "$(REGISTRY)" ] || { echo 'which registry? make plugin-push REGISTRY=registry.example:5000'; exit 2; }
+	@$(call create,$(REGISTRY)/$(NAME):$(TAG))
+	$(DOCKER) plugin push $(REGISTRY)/$(NAME):$(TAG)
+	$(DOCKER) plugin rm $(REGISTRY)/$(NAME):$(TAG)
+
+# Docker wants a folder with rootfs and config.json in it
+plugin-rootfs:
+	rm -rf $(ROOTFS)
+	mkdir -p $(ROOTFS)/rootfs
+	$(DOCKER) build --build-arg BASE_IMAGE=$(BASE_IMAGE) --tag $(NAME)-rootfs .
+	container=$$($(DOCKER) create $(NAME)-rootfs true); \
+	$(DOCKER) export $$container | tar -x -C $(ROOTFS)/rootfs; \
+	$(DOCKER) rm $$container >/dev/null
+	cp plugin.json $(ROOTFS)/config.json
+
+# an engine refuses a second plugin with the very same rootfs under another name: so the name is in it
+create = set -x; echo $(1) >$(ROOTFS)/rootfs/opt/weft/plugin-name; $(DOCKER) plugin create $(1) $(ROOTFS)
+
+ZIPAPP ?= dist/weft.pyz
+zipapp: venv ## the command in one file, for hosts with the managed plugin: dist/weft.pyz
+	folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; set -x; \
+	cp -r plugin drivers LICENSE $$folder/; \
+	$(PIP) install --no-compile --constraint constraints.txt --target $$folder $$($(IN)/python -c "$$COMMAND_NEEDS"); \
+	find $$folder -name __pycache__ -prune -exec rm -rf {} +; \
+	mkdir -p $(dir $(ZIPAPP)); \
+	$(IN)/python -m zipapp --compress --python '/usr/bin/env python3' --main plugin.cli.main:run --output $(ZIPAPP) $$folder
+
+# all that weft needs but what only the server does; nothing of it may be compiled, for one file serves every host
+define COMMAND_NEEDS
+import tomllib
+needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]
+print(*(one for one in needs if one.partition("==")[0] not in {"flask", "gunicorn", "pydantic", "typing-extensions"}))
+endef
+export COMMAND_NEEDS
 
 clean: ## remove what the other targets made here
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -5,6 +5,7 @@
 #   lab    the engine and the tools that the lab's nodes run
 #   beside  what weft is tried beside and looked at with; not for a demo, which runs on other people's machines
 #   root   what makes a folder with another suite's engine
+#   plugin what makes the plugin's base image, lets a build reach Debian and PyPI, and serves as its registry
 set -euo pipefail
 
 policy=/usr/sbin/policy-rc.d
@@ -22,6 +23,7 @@ packages() {
   lab) echo ca-certificates libnftables1 nftables iptables iproute2 docker.io docker-compose ;;
   beside) echo conntrack dbus firewalld openvswitch-switch ufw ;;
   root) echo debootstrap debian-archive-keyring ;;
+  plugin) echo debootstrap debian-archive-keyring docker-registry slirp4netns ;;
   *) echo "install.sh: no group is called $1" >&2; return 2 ;;
   esac
 }
