@@ -93,6 +93,27 @@ def parser() -> argparse.ArgumentParser:
     reconcile.add_argument(
         "--dry-run", action="store_true", help="only say what that would take; exit code 1 if anything"
     )
+    remove = verbs.add_parser(
+        "uninstall",
+        help="remove what weft left on this host, once it runs no longer",
+        description="Remove what carries the marks of this host's weft, give its switches back as they were found, and"
+        " leave everything else alone. Refused while a weft runs or running containers have its links.",
+    )
+    remove.add_argument(
+        "--dry-run", action="store_true", help="only say what would be removed; exit code 1 if anything"
+    )
+    remove.add_argument("--force", action="store_true", help="also while a weft runs, and under running containers")
+    remove.add_argument("--purge", action="store_true", help="also remove the state: what was promised is forgotten")
+    remove.add_argument("--state-dir", metavar="DIR", help="where the store lies (WEFT_STATE_DIR)")
+    remove.add_argument("--store", metavar="ID", help="the id in the marks of a store that is lost: weft:ID:...")
+    remove.set_defaults(answer=_uninstall)
+
+    install = verbs.add_parser(
+        "install-service",
+        help="write systemd units for this weft, and a file by which dockerd finds it",
+        description="Write weft.socket and weft.service for this command, and /etc/docker/plugins/weft.json.",
+    )
+    install.set_defaults(answer=_install_service)
     return weft
 
 
@@ -131,6 +152,22 @@ def _check_whole() -> None:
             f"this weft is the command alone (without {', '.join(missing)}): the server is the managed plugin, or "
             "comes with the wheel (`pipx install`)"
         )
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    from plugin.cli.uninstall import uninstall  # noqa: PLC0415 - drivers/ and pyroute2
+
+    return uninstall(options)
+
+
+def _install_service(_: argparse.Namespace) -> int:
+    from plugin import service  # noqa: PLC0415 - as above
+
+    _check_whole()
+    for path in service.install(service.this_program()):
+        sys.stdout.write(f"wrote {path}\n")
+    sys.stdout.write("next: systemctl daemon-reload && systemctl enable --now weft.socket weft.service\n")
+    return 0
 
 
 def run() -> NoReturn:

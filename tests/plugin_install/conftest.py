@@ -1,0 +1,92 @@
+"""The plugin, built once and pushed to a registry as two versions; hosts that install it; nodes that have none."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import engine_root, engine_version, private_engine, private_node
+from tests.lab.engine import Engine
+from tests.lab.names import DISKS, unique
+from tests.lab.node import Node, remove_disk
+from tests.lab.plugin import NAME, PluginHost, Workshop, zipapp
+
+__all__ = ["engine_version", "private_engine", "private_node"]
+
+OLD, NEW = "0.1.0", "0.1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the workshop has made: the registry's folder with tags `old` and `new`, the command, and the size."""
+
+    storage: Path
+    command: Path
+    image_bytes: int
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the command as one file."""
+    return zipapp(tmp_path_factory.mktemp("command"))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, command: Path) -> Iterator[Made]:
+    """Build and push two versions."""
+    name = unique("registry")
+    storage = DISKS / name
+    try:
+        with Node("workshop") as node, Engine(node) as engine:
+            workshop = Workshop(node, engine, storage, tmp_path_factory.mktemp("workshop"))
+            try:
+                workshop.push(OLD, "old")
+                workshop.push(NEW, "new", newer_rules=True)
+                size = workshop.image_bytes()
+            finally:
+                workshop.close()
+        yield Made(storage, command, size)
+    finally:
+        remove_disk(name)
+
+
+@pytest.fixture
+def bare(engine_version: str, made: Made) -> Iterator[PluginHost]:
+    """Yield a fresh host whose dockerd has no plugin yet, to be broken; its plug is pulled after, as it is."""
+    with contextlib.ExitStack() as stack:
+        node = stack.enter_context(Node("user", engine_root(engine_version)))
+        stack.callback(node.power_off)
+        host = PluginHost(node, Engine(node), made.storage, made.command)
+        host.boot()
+        host.engine.start()
+        host.engine.load_image()
+        yield host
+
+
+@pytest.fixture(scope="session")
+def shared(made: Made) -> Iterator[PluginHost]:
+    """Yield the host that tests of one session share, with the plugin on it."""
+    with contextlib.ExitStack() as stack:
+        node = stack.enter_context(Node("shared"))
+        stack.callback(node.power_off)
+        host = PluginHost(node, Engine(node), made.storage, made.command)
+        host.boot()
+        host.engine.start()
+        host.engine.load_image()
+        host.install("old")
+        yield host
+
+
+@pytest.fixture
+def host(shared: PluginHost) -> Iterator[PluginHost]:
+    """Yield it with power, engine and plugin, and without containers and networks."""
+    yield shared
+    if not shared.node.is_up:
+        shared.boot()
+    if not shared.engine.is_running:
+        shared.engine.start()
+    if not shared.is_enabled():
+        shared.docker_plugin("enable", NAME)
+    shared.engine.clean()
