@@ -71,8 +71,15 @@ OPTIONS: Final = (
     Option("nat-unprotected", _modes("nat-unprotected"), since=28),
     Option("routed", _modes("routed"), since=28),
     Option("routed-one", {f"{BRIDGE}.gateway_mode_ipv6": "routed"}, since=28),
+    Option("routed-enable_icc", _modes("routed") | {f"{BRIDGE}.enable_icc": "false"}, since=28),
     Option("isolated", _modes("isolated"), ("--internal",), since=28),
     Option("trusted_host_interfaces", {f"{BRIDGE}.trusted_host_interfaces": "trust0"}, since=28),
+    Option(
+        "trusted_host_interfaces-bound",
+        {f"{BRIDGE}.trusted_host_interfaces": "trust0"},
+        at=f"{HERE[4]}:",
+        since=28,
+    ),
     Option(
         "trusted_host_interfaces-loopback",
         {f"{BRIDGE}.trusted_host_interfaces": "trust0"},
@@ -237,6 +244,9 @@ def differences(engine: str, option: Option) -> dict[str, tuple[object, object]]
             known |= {
                 f"one -> neighbour {PORT} {protocol}{version}": (SILENT, seen) for protocol, seen in OPENED.items()
             }
+    elif option.name == "routed-enable_icc":
+        # 28 lets ping pass between containers that are kept apart, if they are routed
+        known |= {f"two -> one {PORT} icmp{version}": (OPEN, SILENT) for version in (4, 6)}
     elif option.name == "trusted_host_interfaces-loopback":
         # 28 opens to trusted links what is for the host's loopback
         known |= {f"trusted -> one {PORT} {protocol}4": ("open from trusted", SILENT) for protocol in ("tcp", "udp")}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.wait import await_
 from tests.matrix.docker import set_br_netfilter
 from tests.matrix.modes_street import HERE, PUBLISHED, UNPUBLISHED, Cell, Modes, built
 from tests.matrix.modes_table import ASKED, HOUSES, MODES, House
@@ -117,6 +118,21 @@ def test_the_host_is_not_on_an_isolated_network(street: Modes) -> None:
             assert (kind in addresses) is not isolated, (house.name, version)
             told = [address for address in endpoint.gateways if (":" in address) == (version == 6)]
             assert bool(told) is not house.internal, (house.name, version)
+
+
+def test_nothing_gets_from_an_isolated_network_to_the_host(street: Modes) -> None:
+    """No answer would come back anyway, so the host is asked what it has heard: of this network nothing."""
+    isolated, internal = (street.houses[House(mode, mode, internal=True)] for mode in ("isolated", "nat"))
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        with (
+            street.host.spot.make(family, socket.SOCK_DGRAM) as host,
+            isolated.sibling.spot.make(family, socket.SOCK_DGRAM) as inside,
+            internal.sibling.spot.make(family, socket.SOCK_DGRAM) as other,
+        ):
+            host.bind((HERE[version], UNPUBLISHED))
+            inside.sendto(b"isolated", (HERE[version], UNPUBLISHED))
+            other.sendto(b"internal", (HERE[version], UNPUBLISHED))
+            assert await_(lambda host=host: host.recv(16), 10, "a word from the internal network") == b"internal"  # type: ignore[misc]
 
 
 def test_a_list_closes_all_of_an_unprotected_container_that_publishes_nothing(street: Modes) -> None:
