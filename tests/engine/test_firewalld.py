@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 import pytest
@@ -18,7 +18,7 @@ from tests.lab.wait import WaitedInVainError, await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Libnetwork
 from tests.matrix.docker import run, set_br_netfilter
-from tests.matrix.traffic import OPEN, SILENT, Knock
+from tests.matrix.traffic import OPEN, PORT, REFUSED, SILENT, Knock
 from tests.netns import sh
 
 pytestmark = pytest.mark.engine
@@ -137,6 +137,23 @@ def test_what_is_closed_stays_closed_in_the_zone(ruled: Ruled, stage: Scene) -> 
     knocks += [Knock(stage.lan, inside.addresses[4], "tcp", wanted=SILENT)]
     knocks += [Knock(two.spot, "192.0.2.2", "tcp", wanted=OPEN), Knock(inside.spot, "192.0.2.2", "tcp", wanted=SILENT)]
     stage.check([*stage.all(), *knocks])
+
+
+@both_engines
+def test_a_routed_port_is_reached_at_the_containers_address(ruled: Ruled, stage: Scene) -> None:
+    """Nothing is translated there, so that it is the policy weft-forwarding that lets it through."""
+    mode = "com.docker.network.bridge.gateway_mode_ipv4=routed"
+    ruled.engine.docker("network", "create", "-d", "weft", "-o", mode, "routed")
+    rita = run(ruled.engine, stage.traffic, "rita", "routed", "-p", f"{PORT}:{PORT}")
+    (address,) = rita.addresses.values()
+    knock = Knock(stage.lan, address, "tcp", PORT, OPEN)
+    stage.check([knock])
+    ruled.firewalld.cmd("--policy=weft-forwarding", "--remove-ingress-zone=ANY")
+    stage.check([replace(knock, wanted=REFUSED)])
+    ruled.weft.cli("reconcile")
+    stage.await_whole([knock])
+    ruled.firewalld.cmd("--reload")
+    stage.await_whole([knock])
 
 
 @both_engines
