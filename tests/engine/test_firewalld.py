@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.engine.conftest import engine_root
-from tests.engine.scene import SOON, Scene, scene
+from tests.engine.scene import HERE, SOON, Scene, scene
 from tests.lab.engine import Engine
 from tests.lab.firewalld import Bus, Firewalld
 from tests.lab.matrix import both_engines
@@ -154,6 +154,17 @@ def test_a_routed_port_is_reached_at_the_containers_address(ruled: Ruled, stage:
     stage.await_whole([knock])
     ruled.firewalld.cmd("--reload")
     stage.await_whole([knock])
+
+
+def test_a_relayed_port_is_the_hosts_own_and_opened_like_one(ruled: Ruled, stage: Scene) -> None:
+    """NAT cannot lead an IPv6 client to a container with IPv4 only: weft's own socket is what he reaches."""
+    ruled.engine.docker("network", "create", "-d", "weft", "four")
+    run(ruled.engine, stage.traffic, "fay", "four", "-p", f"9090:{PORT}")
+    over4, over6 = (Knock(stage.lan, here, "tcp", 9090, OPEN) for here in (HERE[4], HERE[6]))
+    stage.check([over4, replace(over6, wanted=REFUSED)])
+    ruled.firewalld.cmd("--zone=public", "--add-port=9090/tcp")
+    stage.check([over4, over6])
+    ruled.firewalld.cmd("--zone=public", "--remove-port=9090/tcp")
 
 
 @both_engines
