@@ -53,7 +53,7 @@ test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgr
 	$(IN)/python -m pytest -m plugin
 
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
-	$(IN)/python -m pytest -m ovs tests/drivers
+	$(IN)/python -m pytest -m ovs
 
 bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write

@@ -69,11 +69,17 @@ class Converger:
             observed.update(self.backends[name].observe(asked))
         return observed
 
-    def survey(self) -> dict[Scope, dict[Key, Resource]]:
-        """Return all of ours on this host, by scope."""
+    def survey(self, *, partial: bool = False) -> dict[Scope, dict[Key, Resource]]:
+        """Return all of ours on this host, by scope; if ``partial``, without what a backend that does not answer has."""
         scopes: dict[Scope, dict[Key, Resource]] = defaultdict(dict)
         for backend in self.backends.values():
-            for key, resource in backend.survey().items():
+            try:
+                found = backend.survey()
+            except WeftError:
+                if not partial:
+                    raise
+                continue
+            for key, resource in found.items():
                 scopes[resource.scope][key] = resource
         return dict(scopes)
 

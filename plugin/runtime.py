@@ -257,8 +257,11 @@ class Runtime:
         return found
 
     def _suspects(self) -> list[tuple[Scope, frozenset[Key]]]:
-        """Return the scopes for which one dump of the host does not show what is stored, with the keys it showed."""
-        surveyed = Converger(self._host.backends).survey()
+        """Return the scopes for which one dump of the host does not show what is stored, with the keys it showed.
+
+        A scope that has something where nobody answers is looked at by itself, and says so.
+        """
+        surveyed = Converger(self._host.backends).survey(partial=True)
         suspects: list[tuple[int, Scope, frozenset[Key]]] = []
         stored = self._store.scopes()
         for scope in stored:

@@ -39,7 +39,11 @@ IMPOSSIBLE = {
         ("-o", "com.docker.network.container_iface_prefix=fourteen-bytes"),
         ("com.docker.network.container_iface_prefix=", "fourteen-bytes", "at most 13 bytes"),
     ),
-    "what weft cannot do": (("-o", f"{BRIDGE}enable_icc=false"), (f"{BRIDGE}enable_icc=", "false", "allowed is true")),
+    "what weft cannot do": (
+        ("-o", "weft.backend=ovs", "-o", "weft.tunnel=vxlan", "-o", "weft.name=fancy"),
+        ("weft.backend=ovs", "weft.tunnel=vxlan"),
+    ),
+    "no way out closed to it": (("-o", f"{BRIDGE}gateway_mode_ipv4=isolated"), ("gateway_mode_ipv4", "--internal")),
     "two wrong options, both named": (
         ("-o", f"{MTU}=big", "-o", "weft.nonsense=1"),
         (f"{MTU}=", "unknown network option 'weft.nonsense'"),
