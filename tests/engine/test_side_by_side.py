@@ -36,7 +36,7 @@ TRUST: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What is given to `docker network create` and to `docker run -p`; ``since``: the engine whose bridge knows it."""
+    """What is given to `docker network create` and to `docker run -p`; ``since``: the first engine that is asked."""
 
     name: str
     given: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ OPTIONS: Final = (
     Option("bound-to-loopback", at="127.0.0.1:"),
     Option("enable_ip_masquerade", {f"{BRIDGE}.enable_ip_masquerade": "false"}),
     Option("enable_icc", {f"{BRIDGE}.enable_icc": "false"}),
-    Option("host_binding_ipv4", {f"{BRIDGE}.host_binding_ipv4": HERE[4]}),
+    Option("host_binding_ipv4", {f"{BRIDGE}.host_binding_ipv4": HERE[4]}, since=28),
     Option("host_binding_ipv4-explicit", {f"{BRIDGE}.host_binding_ipv4": "127.0.0.1"}, at=f"{HERE[4]}:"),
     Option("host_binding_ipv4-loopback", {f"{BRIDGE}.host_binding_ipv4": "127.0.0.1"}, since=28),
     Option(
