@@ -70,7 +70,7 @@ class Converger:
         return observed
 
     def survey(self, *, partial: bool = False) -> dict[Scope, dict[Key, Resource]]:
-        """Return all of ours on this host, by scope; if ``partial``, without what a backend that does not answer has."""
+        """Return all of ours on this host, by scope; if ``partial``, but for backends that do not answer."""
         scopes: dict[Scope, dict[Key, Resource]] = defaultdict(dict)
         for backend in self.backends.values():
             try:
