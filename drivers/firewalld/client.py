@@ -68,7 +68,7 @@ class Client:
                 if self._fell_silent is not None:
                     self.present = False
                     self._fell_silent()
-                raise HostFailure(f"firewalld did not answer {asked.member} within {patience:g} s: {silent}") from None
+                raise HostFailure(f"firewalld does not answer on the system bus ({asked.member}: {silent})") from None
 
     def first(self, asked: Method, *arguments: object) -> Any:  # noqa: ANN401 - D-Bus is as untyped as JSON
         """Call a method and return the first part of the answer."""

@@ -86,13 +86,13 @@ class WeftZone:
         self._client = client
         self._others_in = others_in
         self._in_vain = False
-        self._reloads = 0
-        self._remembered: tuple[int, Zone | None] | None = None
+        self._age = object()
+        self._remembered: tuple[object, Zone | None] | None = None
 
     def read(self, *, again: bool = False) -> Zone | None:
         """Return the zone with its policy, ``None`` if there is nothing of either; as remembered, or ``again``."""
-        now, remembered = self._reloads, self._remembered
-        if remembered is not None and remembered[0] == now and not again and self._client.present is not None:
+        now, remembered = self._age, self._remembered
+        if remembered is not None and remembered[0] is now and not again and self._client.present is not None:
             return remembered[1]
         kept = [self._kept(kind) for kind in _KINDS]
         loaded = [self._loaded(kind) for kind in _KINDS]
@@ -104,12 +104,29 @@ class WeftZone:
         return found
 
     def forget(self) -> None:
-        """Take note that firewalld has reloaded, or is another one: it may have read another zone."""
-        self._reloads += 1
+        """Take note that the zone may be another one now, and what is being read meanwhile may be the old one."""
+        self._age = object()
 
     def make(self) -> None:
         """Make them, or put them right; reload if that is what it takes."""
+        try:
+            self._make()
+        finally:
+            self.forget()
+
+    def remove(self) -> None:
+        """Remove them, unless somebody else uses the zone."""
+        try:
+            self._remove()
+        finally:
+            self.forget()
+
+    def restarted(self) -> None:
+        """Take note that firewalld is another one now: a reload may help again."""
+        self._in_vain = False
         self.forget()
+
+    def _make(self) -> None:
         for kind in _KINDS:
             kept = self._kept(kind)
             if kept is None:
@@ -128,9 +145,7 @@ class WeftZone:
             raise HostFailure(f"firewalld has reloaded, and zone {ZONE} is still not there: see its log")
         self._in_vain = False
 
-    def remove(self) -> None:
-        """Remove them, unless somebody else uses the zone."""
-        self.forget()
+    def _remove(self) -> None:
         users = [*self._others_in(), *self._others_naming()]
         if users:
             raise Conflict(
@@ -142,11 +157,6 @@ class WeftZone:
                 self._of_kept(kind, "remove")
         if any(self._loaded(kind) is not None for kind in _KINDS):
             self._reload()
-
-    def restarted(self) -> None:
-        """Take note that firewalld is another one now: a reload may help again."""
-        self._in_vain = False
-        self.forget()
 
     def _is_loaded(self) -> bool:
         return _are_right([self._loaded(kind) for kind in _KINDS])
