@@ -52,6 +52,8 @@ class OvsBridge(Resource):
 class OvsPort(Resource):
     """A port that OVS makes itself: a link of the host (``internal``), or a tunnel.
 
+    One in the scope of its bridge needs the bridge by its key: both are devices.
+
     ``options``  of a tunnel; with ``key`` and ``remote_ip`` set to ``flow`` one port serves all networks and peers
     ``mac``      of an internal port's link
     ``mtu``      of an internal port's link; ``None``: the smallest among the bridge's ports

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pytest
+
 from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour
 from tests.lab.node import Node
+from tests.lab.ovs import Ovs
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
 from tests.matrix.ports_table import BOUNDS, CLOSED, HOUSES, NAT, ROWS, TRANSPORTS, House, Row, expected
@@ -17,6 +20,7 @@ from tests.matrix.test_reach import DOCKERS
 from tests.matrix.traffic import OPEN, SILENT, Knock, Spot, Traffic
 
 HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
+BACKENDS: Final = ("bridge", pytest.param("ovs", marks=pytest.mark.ovs))
 THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 LOOPBACK: Final[dict[int, str]] = {4: "127.0.0.1", 6: "::1"}
 
@@ -38,12 +42,13 @@ class Street:
 
     @classmethod
     @contextmanager
-    def built(cls, label: str) -> Iterator["Street"]:
+    def built(cls, label: str, backend: str = "bridge") -> Iterator["Street"]:
         """Build a street for a while: FORWARD is DROP, and the host forwards."""
         with (
             Node(label) as node,
             Neighbour(node, f"{label}-lan") as neighbour,
-            Weft(node) as weft,
+            Ovs(node) if backend == "ovs" else nullcontext(),
+            Weft(node, settings={"WEFT_BACKEND": backend}) as weft,
             Traffic() as traffic,
         ):
             for program in ("iptables", "ip6tables"):

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.libnetwork import CallRefusedError
-from tests.matrix.ports_street import HERE, LOOPBACK, THERE, Street
+from tests.matrix.ports_street import BACKENDS, HERE, LOOPBACK, THERE, Street
 from tests.matrix.ports_table import ROWS, Row
 from tests.matrix.ports_traffic import TALKS
 from tests.matrix.traffic import OPEN, SILENT, Knock
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.kernel
 ONLY4: Final = frozenset({4})
 
 
-@pytest.fixture(scope="module")
-def street() -> Iterator[Street]:
-    """Build it once."""
-    with Street.built("changes") as street:
+@pytest.fixture(scope="module", params=BACKENDS)
+def street(request: pytest.FixtureRequest) -> Iterator[Street]:
+    """Build it once for each backend."""
+    with Street.built("changes", request.param) as street:
         yield street
 
 

@@ -36,7 +36,7 @@ PORTS = (
     port("wfg1"),
     port("wfg2", mac="02:00:00:00:00:aa"),
     port("wfg3", mtu=1400),
-    port("wfg4", mac="02:00:00:00:00:ab", mtu=9000, scope=HOST),
+    port("wfg4", mac="02:00:00:00:00:ab", mtu=9000, scope=HOST, needs=frozenset({BRIDGE.key})),
     tunnel("vxlan"),
     tunnel("gre"),
     tunnel("geneve"),
@@ -238,8 +238,8 @@ def test_a_port_for_a_link_comes_after_it_and_goes_before_it() -> None:
     link = Veth(key=link_key("wfh1"), scope=ENDPOINT)
     plug = device(needs=frozenset({link.key}))
     made = [Step(None, one) for one in (plug, link, port("wfg1"), BRIDGE)]
-    assert [step.key.at[0] for step in order(made)] == ["br-int", "wfh1", "wfg1", "wfh1"]
-    assert [step.rank for step in order(made)] == [Rank.DEVICE, Rank.LINK, Rank.LINK, Rank.ADDRESS]
+    assert [step.key.at[0] for step in order(made)] == ["br-int", "wfg1", "wfh1", "wfh1"]
+    assert [step.rank for step in order(made)] == [Rank.DEVICE, Rank.DEVICE, Rank.LINK, Rank.ADDRESS]
     gone = [Step(one.new, None) for one in made]
     assert [step.key.backend for step in order(gone)] == ["ovsdb", "kernel", "ovsdb", "ovsdb"]
 

@@ -48,7 +48,9 @@ def port(name: str, **wanted: Any) -> OvsPort:  # noqa: ANN401 - any field of a 
 
 
 def tunnel(kind: str = "vxlan", **wanted: Any) -> OvsPort:  # noqa: ANN401 - any field of a port
-    return port(f"wft{kind}", **{"scope": HOST, "type": kind, "options": FLOW, **wanted})
+    return port(
+        f"wft{kind}", **{"scope": HOST, "needs": frozenset({BRIDGE.key}), "type": kind, "options": FLOW, **wanted}
+    )
 
 
 def noticed(backend: OvsdbBackend, *resources: Resource) -> None:
