@@ -7,7 +7,7 @@ and nothing else, so that the command needs none of the server's libraries.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final
 from drivers.converge import Converger
 from drivers.diff import Difference
 from drivers.errors import NotFound, Refusing
-from drivers.host import Host
+from drivers.host import Host, OpenVSwitch
 from drivers.marks import Marks
 from drivers.resources import HOST, Key, Resource, Scope, Setting, Veth, scope_of, setting
 
@@ -29,12 +29,13 @@ class Memory:
     """What a store knows that the host does not tell.
 
     ``settings``: switches of the host by path, as weft found them; ``bridges``: the networks by their bridges, for an
-    address on an adopted bridge carries no id.
+    address on an adopted bridge carries no id; ``scopes``: all that is stored, for a flow carries a hash of its own.
     """
 
     store: str
     settings: Mapping[str, str] = field(default_factory=dict)
     bridges: Mapping[str, str] = field(default_factory=dict)
+    scopes: tuple[Scope, ...] = ()
 
     def owner(self, link: str) -> Scope | None:
         """Return the scope of the network that has a bridge."""
@@ -55,9 +56,11 @@ def recall(database: Path) -> Memory:
             ((ident,),) = store.execute("SELECT value FROM meta WHERE key = 'store'").fetchall()
             settings = dict(store.execute("SELECT path, found FROM host_settings").fetchall())
             bridges = dict(store.execute("SELECT link, id FROM networks").fetchall())
+            endpoints = store.execute("SELECT network, id FROM endpoints").fetchall()
     except (sqlite3.Error, ValueError) as error:
         raise Refusing(f"the store {database} cannot be read ({error}): give its id with --store") from error
-    return Memory(ident, settings, bridges)
+    scopes = (*(scope_of(*one) for one in endpoints), *map(scope_of, bridges.values()))
+    return Memory(ident, settings, bridges, scopes)
 
 
 def forget_settings(database: Path) -> None:
@@ -69,12 +72,10 @@ def forget_settings(database: Path) -> None:
 class Remains:
     """All that one store's marks are on, on this host."""
 
-    def __init__(
-        self, memory: Memory, build_host: Callable[[Marks, Callable[[str], Scope | None]], Host] = Host
-    ) -> None:
-        """Look at this host. Raises Unsupported where a library is missing that it takes."""
+    def __init__(self, memory: Memory, ovs: OpenVSwitch) -> None:
+        """Look at this host, and at its Open vSwitch. Raises Unsupported where a library is missing that it takes."""
         self._memory = memory
-        self._host = build_host(Marks(memory.store), memory.owner)
+        self._host = Host(Marks(memory.store), memory.owner, lambda: memory.scopes, ovs)
         self._converger = Converger(self._host.backends)
         found = self._converger.survey()
         self._found: dict[Scope, Mapping[Key, Resource]] = {HOST: {}} | dict(found)
