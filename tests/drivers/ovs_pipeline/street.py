@@ -198,12 +198,13 @@ class Street:
                     host.converge(scope_of(segment.id, one.at.id), pipeline.endpoint(self.switch, segment, one.at))
 
     def without_peer(self, host: Host, network: int, gone: Host) -> None:
-        """Let a host forget a peer."""
+        """Let a host forget a peer, and wait until no megaflow that Open vSwitch has cached leads there any more."""
         segment = host.segments[network]
         assert segment.tunnel is not None
         peers = tuple(peer for peer in segment.tunnel.peers if peer.address != gone.underlay)
         host.segments[network] = replace(segment, tunnel=replace(segment.tunnel, peers=peers))
         self.plan_network(host, network)
+        host.ovs.appctl("revalidator/wait")
 
     def warm(self) -> None:
         """Wait until every host's tunnels carry what its containers send to all.
