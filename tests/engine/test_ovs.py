@@ -142,3 +142,18 @@ def test_a_bridge_network_does_not_wait_for_an_open_vswitch_that_is_down(yard: Y
     yard.ovs.start()
     carl = run(yard.engine, yard.traffic, "carl", "one")
     await_(lambda: yard.talk((ann, carl)), SOON, "the network on Open vSwitch")
+
+
+def test_uninstall_leaves_of_open_vswitch_what_is_not_weft_s(yard: Yard) -> None:
+    yard.ovs.vsctl("add-br", "br-theirs", "--", "set", "Bridge", "br-theirs", "datapath_type=netdev")
+    yard.network()
+    run(yard.engine, yard.traffic, "ann", "one")
+    yard.weft.stop()
+    line = "ovs-vsctl del-br br-int"
+    assert line in yard.weft.cli("uninstall", "--dry-run", "--force", check=False).stdout
+    assert yard.ovs.vsctl("list-br").split() == ["br-int", "br-theirs"]
+    yard.weft.cli("uninstall", "--force")
+    assert yard.ovs.vsctl("list-br").split() == ["br-theirs"]
+    assert yard.node.run("ip", "-o", "link", "show", "group", "22511", check=False).stdout == ""
+    assert "inet weft" not in yard.node.run("nft", "list", "tables").stdout
+    yard.weft.start()  # or the engine would wait for it at its end
