@@ -17,10 +17,10 @@ NAME ?= weft
 TAG ?= latest
 ROOTFS := build/plugin
 
-.PHONY: help venv demo check test test-engines test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
+.PHONY: help venv demo check test test-engines test-firewalls test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 venv: .venv/.made ## .venv with weft in it: .venv/bin/weft
 
@@ -41,11 +41,14 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(IN)/python -m pytest -m 'not engine28 and not ovs and not plugin'
+	$(IN)/python -m pytest -m 'not engine28 and not firewalls and not ovs and not plugin'
 
 ENGINES ?= 20 28
 test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)
-	$(IN)/python -m pytest -m '(engine or engine28) and not plugin and not ovs $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+	$(IN)/python -m pytest -m '(engine or engine28) and not firewalls and not ovs and not plugin $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+
+test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
+	$(IN)/python -m pytest -m firewalls
 
 test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
 	@bash tests/lab/install.sh plugin

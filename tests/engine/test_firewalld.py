@@ -21,7 +21,7 @@ from tests.matrix.docker import run, set_br_netfilter
 from tests.matrix.traffic import OPEN, PORT, REFUSED, SILENT, Knock
 from tests.netns import sh
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.firewalls]
 
 
 @dataclass(frozen=True, slots=True)

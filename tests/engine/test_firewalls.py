@@ -11,7 +11,7 @@ from tests.lab.node import Node
 from tests.lab.weft import Weft
 from tests.matrix.traffic import OPEN, SILENT
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.firewalls]
 
 
 @pytest.fixture
