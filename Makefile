@@ -17,7 +17,7 @@ NAME ?= weft
 TAG ?= latest
 ROOTFS := build/plugin
 
-.PHONY: help venv demo check test test-engines test-firewalls test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
+.PHONY: help venv demo check test test-matrix test-engines test-firewalls test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,7 +41,10 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(IN)/python -m pytest -m 'not engine28 and not firewalls and not ovs and not plugin'
+	$(IN)/python -m pytest -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin'
+
+test-matrix: venv lab ## who reaches whom, cell by cell, on a Linux bridge (make test-ovs has the other backend)
+	$(IN)/python -m pytest -m 'matrix and not ovs'
 
 ENGINES ?= 20 28
 test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)

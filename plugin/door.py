@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from drivers.errors import HostFailure, WeftError
+from drivers.errors import HostFailure, Refusing
 
 if TYPE_CHECKING:
     from plugin.config import Settings
@@ -27,7 +27,7 @@ _ROOTS_ALONE: Final = 0o077  # umasks: folders are 0700,
 _SOCKETS: Final = 0o177  # sockets 0600
 
 
-class AlreadyRunning(WeftError):
+class AlreadyRunning(Refusing):
     """Another weft serves this state directory."""
 
 

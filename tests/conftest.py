@@ -32,8 +32,14 @@ OVS = [Path(__file__).parent / "drivers" / name for name in ("ovs", "openflow", 
 """Suites that run a real Open vSwitch, for `make test-ovs`."""
 
 
+MATRIX = Path(__file__).parent / "matrix"
+"""Who reaches whom, cell by cell, for `make test-matrix`."""
+
+
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark the suites that have a target of their own."""
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in OVS):
             item.add_marker(pytest.mark.ovs)
+        if item.path.is_relative_to(MATRIX):
+            item.add_marker(pytest.mark.matrix)
