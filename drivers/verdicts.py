@@ -15,13 +15,16 @@ from drivers.facts import HostFacts
 from drivers.model import Endpoint, Interface, Network, OpenPorts
 from drivers.resources import (
     TABLE_KEY,
+    ZONE_KEY,
     Fence,
+    InZone,
     Permit,
     Resource,
     Rule,
     Scope,
     chain_key,
     element_key,
+    in_zone_key,
     rule_key,
     scope_of,
 )
@@ -52,6 +55,13 @@ def of_network(network: Network) -> Iterator[Resource]:
                 yield _permit(scope, ruleset.UNPROTECTED[version], link)
     for trusted in network.trusted:
         yield _permit(scope, ruleset.TRUSTED, trusted, link)
+
+
+def in_zone(facts: HostFacts, network: Network) -> Iterator[Resource]:
+    """Return what lets a network through firewalld, if that runs: the link by which the host is in it, in our zone."""
+    if facts.firewalld and not network.adopted:
+        needs = _TABLE | {ZONE_KEY}
+        yield InZone(key=in_zone_key(network.link), scope=scope_of(network.id), needs=needs, shared=True)
 
 
 def of_endpoint(facts: HostFacts, network: Network, endpoint: Endpoint) -> Iterator[Resource]:

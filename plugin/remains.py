@@ -101,7 +101,7 @@ class Remains:
         failures: list[Exception] = []
         for scope in self._in_order():
             try:
-                self._converger.converge(scope, self._wanted(scope), self._found[scope])
+                failures += self._converger.converge(scope, self._wanted(scope), self._found[scope]).lacking
             except ExceptionGroup as failed:
                 failures += failed.exceptions
         return failures

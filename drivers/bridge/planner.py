@@ -21,7 +21,6 @@ from drivers.resources import (
     Chain,
     Fence,
     HostAddress,
-    InZone,
     Jump,
     Permit,
     Resource,
@@ -32,7 +31,6 @@ from drivers.resources import (
     bridge_element_key,
     chain_key,
     element_key,
-    in_zone_key,
     jump_key,
     link_key,
     scope_of,
@@ -82,10 +80,6 @@ class BridgePlanner:
             ipv6=network.speaks(6) and network.mode6 != "isolated",
             route_localnet=network.loopback,
         )
-        zone: list[Resource] = []
-        if facts.firewalld and not network.adopted:
-            needs = _TABLE | {ZONE_KEY}
-            zone.append(InZone(key=in_zone_key(network.link), scope=scope, needs=needs, shared=True))
         addresses = [
             HostAddress(
                 key=address_key(network.link, gateway),
@@ -95,8 +89,8 @@ class BridgePlanner:
             )
             for gateway in network.gateways
         ]
-        parts = (*addresses, *zone, *tunnels.of_network(network), *verdicts.of_network(network))
-        return behind_fences(bridge, *parts)
+        passed = verdicts.in_zone(facts, network)
+        return behind_fences(bridge, *addresses, *passed, *tunnels.of_network(network), *verdicts.of_network(network))
 
     def endpoint(self, facts: HostFacts, network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
         """Return the veth pair, what keeps it apart from others, and its part of the verdicts and published ports."""

@@ -75,6 +75,7 @@ class OvsPlanner:
                 for gateway in network.gateways
             ),
             *_on(port, flows),
+            *verdicts.in_zone(facts, network),
             *verdicts.of_network(network),
         )
 

@@ -80,13 +80,13 @@ class Scene:
 
 
 @contextmanager
-def scene(engine: Engine, weft: Weft) -> Iterator[Scene]:
-    """Set the scene on an engine, and clear it after."""
+def scene(engine: Engine, weft: Weft, *options: str) -> Iterator[Scene]:
+    """Set the scene on an engine, with options for the network, and clear it after."""
     with Traffic() as traffic, Neighbour(engine.node) as neighbour:
         lan = serving(traffic, neighbour, "lan")
         for at, here in HERE.items():
             neighbour.ip(f"-{at}", "route", "add", "default", "via", here)
-        link = f"wfb{engine.docker('network', 'create', '-d', 'weft', *SUBNETS, 'one')[:12]}"
+        link = f"wfb{engine.docker('network', 'create', '-d', 'weft', *SUBNETS, *options, 'one')[:12]}"
         ann = run(engine, traffic, "ann", "one", "-p", f"{PUBLISHED}:7007")
         bob = run(engine, traffic, "bob", "one")
         yield Scene(engine, weft, traffic, lan, link, ann, bob)

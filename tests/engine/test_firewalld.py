@@ -14,6 +14,7 @@ from tests.lab.engine import Engine
 from tests.lab.firewalld import Bus, Firewalld
 from tests.lab.matrix import both_engines
 from tests.lab.node import Node
+from tests.lab.ovs import Ovs
 from tests.lab.wait import WaitedInVainError, await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Libnetwork
@@ -178,6 +179,24 @@ def test_the_last_network_leaves_nothing_in_firewalld(ruled: Ruled) -> None:
     assert not list(ruled.firewalld.config.glob("*/weft*.xml"))
 
 
+def test_a_network_on_open_vswitch_is_let_through_as_well(ruled: Ruled) -> None:
+    with Ovs(ruled.node), scene(ruled.engine, ruled.weft, "-o", "weft.backend=ovs") as stage:
+        stage.check()
+        ruled.firewalld.cmd("--reload")
+        stage.await_whole()
+
+
+def test_uninstall_leaves_nothing_in_firewalld() -> None:
+    with Node("left") as node, Bus(node) as bus, Firewalld(bus) as firewalld, Weft(node) as weft:
+        before = firewalld.everything()
+        with Libnetwork(weft.socket, netns=node.netns) as player:
+            player.create_network()
+            assert "zone weft" in firewalld.everything()
+        weft.stop()
+        weft.cli("uninstall")
+        assert firewalld.everything() == before
+
+
 def test_an_unrelated_change_costs_nothing(ruled: Ruled, stage: Scene) -> None:
     weft = ruled.weft
 
@@ -248,7 +267,7 @@ def test_a_firewalld_that_hangs_holds_up_no_network() -> None:
 
 
 def test_the_line_to_type_where_firewalld_cannot_be_reached_opens_the_way_out(ruled: Ruled) -> None:
-    """As in the managed plugin: the rules are there, the bus is not."""
+    """As in a container without the host's /run: the rules are there, the bus is not."""
     ruled.weft.stop()
     said = len(ruled.weft.log_text())
     apart = Weft(ruled.node, settings={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"})
