@@ -103,9 +103,9 @@ class PluginHost:
             self.node.run("umount", STATE)
         registry.serve(self.node, self._storage)
 
-    def install(self, tag: str, *settings: str, alias: str = NAME) -> str:
+    def install(self, tag: str, *settings: str, alias: str = NAME, enabled: bool = True) -> str:
         """`docker plugin install`, as a person would who has read what it asks for."""
-        grant = ("--grant-all-permissions", "--alias", alias)
+        grant = ("--grant-all-permissions", "--alias", alias, *(() if enabled else ("--disable",)))
         if self.node.root is not None:
             settings = (*settings, f"state.source={STATE}")
         return self.engine.docker("plugin", "install", *grant, f"{REPOSITORY}:{tag}", *settings, timeout=180)
@@ -115,8 +115,17 @@ class PluginHost:
         return self.engine.docker("plugin", *args, check=check, timeout=180)
 
     def upgrade(self, tag: str) -> None:
-        """`docker plugin upgrade`, which wants it disabled."""
-        self.docker_plugin("upgrade", "--grant-all-permissions", "--skip-remote-check", NAME, f"{REPOSITORY}:{tag}")
+        """`docker plugin upgrade`, which wants it disabled.
+
+        Where the state is elsewhere Docker would mount the default place again, though `inspect` shows the other one
+        (28.5.2): there it is removed and installed, with its settings, as docs/install.md says.
+        """
+        if self.node.root is None:
+            self.docker_plugin("upgrade", "--grant-all-permissions", "--skip-remote-check", NAME, f"{REPOSITORY}:{tag}")
+            return
+        settings = [one for one in self.inspect()["Settings"]["Env"] if not one.endswith("=")]
+        self.docker_plugin("rm", "-f", NAME)
+        self.install(tag, *settings, enabled=False)
 
     def inspect(self, name: str = NAME) -> dict[str, Any]:
         """Return what Docker says of the plugin."""
