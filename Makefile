@@ -65,6 +65,7 @@ bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
 	$(IN)/python -m bench.ports --write
 	$(IN)/python -m bench.ipam --write
+	$(IN)/python -m bench.healing --write
 	@bash tests/lab/install.sh plugin
 	$(IN)/python -m bench.plugin --write
 

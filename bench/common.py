@@ -248,7 +248,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """What issue 3 asks for, and what was found; ``None``: this run did not measure it."""
+    """What is asked for, and what was found; ``None``: this run did not measure it."""
 
     what: str
     limit: float
