@@ -7,7 +7,8 @@ can be given to every host. A change is one element and one entry for each netwo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from drivers.errors import InvalidRequest, NotFound
 from drivers.model import Address
@@ -89,25 +90,13 @@ class Peers:
             )
         return [row]
 
-    def _changing(self, rows: Iterable[NetworkRow], deadline: Deadline) -> _Change:
-        return _Change(self._runtime, rows, deadline)
-
-
-class _Change:
-    """Look where the networks' resources are, let the store change, then bring the networks to it."""
-
-    def __init__(self, runtime: Runtime, rows: Iterable[NetworkRow], deadline: Deadline) -> None:
-        self._runtime = runtime
-        self._scopes = [row.scope for row in rows]
-        self._deadline = deadline
-
-    def __enter__(self) -> None:
-        self._before = {scope: self._runtime.keys(scope) for scope in self._scopes}
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            for scope, before in self._before.items():
-                self._runtime.converge(scope, self._deadline, also=before)
+    @contextmanager
+    def _changing(self, rows: Iterable[NetworkRow], deadline: Deadline) -> Iterator[None]:
+        """Look where the networks' resources are, let the store change, then bring the networks to it."""
+        before = {row.scope: self._runtime.keys(row.scope) for row in rows}
+        yield
+        for scope, keys in before.items():
+            self._runtime.converge(scope, deadline, also=keys)
 
 
 def _goes_on_at(row: NetworkRow, peer: Address) -> bool:
