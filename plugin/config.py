@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address
+from drivers.ovsdb.remote import Remote
 from drivers.ovsdb.remote import parse as parse_remote
 from plugin import option_text
 from plugin.pools import DEFAULT, Bases, parse_bases
@@ -54,6 +55,11 @@ class Settings:
     def database(self) -> Path:
         """The store's file."""
         return self.state_dir / "weft.db"
+
+    @property
+    def remote(self) -> Remote:
+        """Where Open vSwitch's database is."""
+        return parse_remote(self.ovsdb or f"unix:{self.ovs_rundir}/db.sock", self.ovs_rundir)
 
 
 @dataclass(frozen=True, slots=True)

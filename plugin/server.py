@@ -20,7 +20,6 @@ from gunicorn.glogging import Logger
 from drivers.errors import Refusing, WeftError
 from drivers.host import Host, OpenVSwitch
 from drivers.marks import Marks
-from drivers.ovsdb.remote import parse as parse_remote
 from drivers.resources import Scope
 from plugin import __version__, memory
 from plugin.app import create_app
@@ -130,10 +129,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._wait_for_predecessor()
         store = Store(Database(settings.database))
         parts.callback(store.close)
-        ovs = OpenVSwitch(
-            remote=parse_remote(settings.ovsdb or f"unix:{settings.ovs_rundir}/db.sock", settings.ovs_rundir),
-            datapath=settings.ovs_datapath,
-        )
+        ovs = OpenVSwitch(remote=settings.remote, datapath=settings.ovs_datapath)
         host = self._build_host(Marks(store.id), _owner_in(store), store.scopes, ovs)
         parts.callback(host.close)
         runtime = Runtime(store, host, interval=settings.reconcile_interval)

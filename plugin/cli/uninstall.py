@@ -14,7 +14,6 @@ from typing import Final
 from drivers.converge import order
 from drivers.errors import Conflict, WeftError
 from drivers.host import OpenVSwitch
-from drivers.ovsdb.remote import parse
 from plugin import client, config, door, remains, service
 from plugin.config import Settings
 from plugin.remains import Memory, Remains
@@ -28,8 +27,7 @@ def uninstall(options: argparse.Namespace) -> int:
         raise Conflict("weft uninstall changes the host's network: run it as root")
     settings, _ = config.judge(os.environ, {"state_dir": options.state_dir})
     memory = Memory(options.store) if options.store else remains.recall(settings.database)
-    remote = parse(settings.ovsdb or f"unix:{settings.ovs_rundir}/db.sock", settings.ovs_rundir)
-    with closing(Remains(memory, OpenVSwitch(remote=remote))) as left:
+    with closing(Remains(memory, OpenVSwitch(remote=settings.remote))) as left:
         if not options.force:
             _refuse_if_in_use(settings, left)
         found = _tell(left, settings, purge=options.purge)
