@@ -156,8 +156,8 @@ class Endpoints:
         """
         if network.backend == OVS:
             return
-        version = network.tunnel.version if network.tunnel else 4
-        most = BRIDGE_PORTS - ports(network, len(self._store.peers.of(network.id, version))) + len(dead)
+        peers = self._store.peers.of(network.id, network.tunnel.version) if network.tunnel else ()
+        most = BRIDGE_PORTS - ports(network, len(peers)) + len(dead)
         if self._store.attached(network.id) < most:
             return
         for row in self._store.endpoints(network.id):
