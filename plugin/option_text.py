@@ -16,6 +16,7 @@ from plugin.requests import Route
 MTU_RANGE: Final = range(68, 65536)  # RFC 791's smallest; the largest IP packet
 ANNOUNCE_RANGE: Final = range(4)  # Docker's own (28.1), and RFC 4861's MAX_NEIGHBOR_ADVERTISEMENT
 ANNOUNCE_MS_RANGE: Final = range(100, 2001)  # Docker's own (28.1)
+PORT_RANGE: Final = range(1, 65536)
 PREFIX_BYTES: Final = 13  # leaves two digits of IFNAMSIZ for the number
 
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -26,7 +27,6 @@ _MULTICAST_BIT: Final = 0x01
 _KERNELS_OWN: Final = frozenset(("all", "default", "lo"))
 _ROUTE: Final = re.compile(r"(\S+)(?:\s+via\s+(\S+))?")
 _ROUTES_AT_MOST: Final = 64
-_LAST_PORT: Final = 65535
 _LIMITED_BROADCAST: Final = 0xFFFFFFFF
 
 _PEERS_AT_MOST: Final = 256  # each host sends a broadcast to every other one
@@ -205,13 +205,6 @@ def peer(text: str) -> Address:
     return address
 
 
-def udp_port(text: str) -> int:
-    """Read the number of a port."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) <= _LAST_PORT:
-        raise ValueError(text)
-    return int(text)
-
-
 def pool(text: str) -> str:
     """Read the name of a pool."""
     if not NAME.fullmatch(text):
@@ -228,6 +221,9 @@ def number_in(allowed: range) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+udp_port: Final = number_in(PORT_RANGE)
 
 
 def one_of(*values: str) -> Callable[[str], str]:
