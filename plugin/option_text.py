@@ -32,10 +32,27 @@ _LIMITED_BROADCAST: Final = 0xFFFFFFFF
 _PEERS_AT_MOST: Final = 256  # each host sends a broadcast to every other one
 
 A = TypeVar("A", IPv4Address, IPv6Address)
+W = TypeVar("W", bound=str)
 
 
 class Refused(ValueError):
     """A text that is refused for a reason of its own: ``str()`` says it instead of what is allowed."""
+
+
+def one_of(*values: W) -> Callable[[str], W]:
+    """Return what reads one of these words."""
+
+    def parse(text: str) -> W:
+        for value in values:
+            if value == text:
+                return value
+        raise ValueError(text)
+
+    return parse
+
+
+_mode: Final[Callable[[str], GatewayMode]] = one_of(*get_args(GatewayMode))
+_encapsulation: Final[Callable[[str], Encapsulation]] = one_of(*get_args(Encapsulation))
 
 
 def boolean(text: str) -> bool:
@@ -85,11 +102,7 @@ def link_names(text: str) -> tuple[str, ...]:
 
 def gateway_mode(text: str) -> GatewayMode:
     """Read what the host is to a network; an empty text is Docker's default."""
-    for mode in get_args(GatewayMode):
-        if mode == (text or "nat"):
-            found: GatewayMode = mode
-            return found
-    raise ValueError(text)
+    return _mode(text or "nat")
 
 
 def source4(text: str) -> IPv4Address | None:
@@ -172,13 +185,7 @@ def tunnel(text: str) -> Encapsulation | None:
     """Read how a network goes on at other hosts; ``none`` and an empty text: not at all."""
     if text == "stt":
         raise Refused("Open vSwitch has dropped STT (3.1 and 3.5 accept it and pass nothing); its successor is geneve")
-    for kind in get_args(Encapsulation):
-        if kind == text:
-            found: Encapsulation = kind
-            return found
-    if text in ("", "none"):
-        return None
-    raise ValueError(text)
+    return None if text in ("", "none") else _encapsulation(text)
 
 
 def vni(text: str) -> int:
@@ -224,14 +231,3 @@ def number_in(allowed: range) -> Callable[[str], int]:
 
 
 udp_port: Final = number_in(PORT_RANGE)
-
-
-def one_of(*values: str) -> Callable[[str], str]:
-    """Return what reads one of these words."""
-
-    def parse(text: str) -> str:
-        if text not in values:
-            raise ValueError(text)
-        return text
-
-    return parse

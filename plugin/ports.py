@@ -6,7 +6,7 @@ is one thing to weft: one row in the store, one element in a map, whatever its l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final, get_args
 
@@ -17,6 +17,9 @@ from plugin.requests import PortRequest
 
 Row = tuple[Transport, str, int, int, int]
 """Transport, the host's address or "", container port, first and last host port; 0 and 0: weft chooses."""
+
+TRANSPORTS: Final[Mapping[str, Transport]] = {one: one for one in get_args(Transport)}
+"""The transports by the words that name them."""
 
 _VERSIONS: Final = (4, 6)
 
@@ -155,11 +158,9 @@ def parse_open(text: str) -> OpenPorts:
 
 
 def _transport(text: str) -> Transport:
-    for one in get_args(Transport):
-        if one == text:
-            found: Transport = one
-            return found
-    raise ValueError(f"{text!r} is not tcp, udp or sctp")
+    if text not in TRANSPORTS:
+        raise ValueError(f"{text!r} is not tcp, udp or sctp")
+    return TRANSPORTS[text]
 
 
 def _parts(body: str) -> tuple[str, str, str]:

@@ -16,16 +16,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final, Protocol, get_args
+from typing import Final, Protocol
 
 from drivers.errors import WeftError
-from drivers.model import OpenPorts, Transport
+from drivers.model import OpenPorts
 from drivers.verdicts import span, united
 from plugin.deadline import Deadline
 from plugin.docker import DockerContainer, Event, Events, Unreachable
+from plugin.ports import TRANSPORTS
 from plugin.runtime import Runtime
 from plugin.store import EndpointRow, NetworkRow, Phase, Store
 from plugin.store.links import LinkRow
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _PATIENCE: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds until Docker's socket is tried again
 _SHORT_ID: Final = 12
-_TRANSPORTS: Final[Mapping[str, Transport]] = {one: one for one in get_args(Transport)}
 
 
 class Docker(Protocol):
@@ -223,9 +223,9 @@ def _ports(network: NetworkRow, source: _Party, target: _Party) -> Iterator[Link
         if address.version not in speaks or not network.network.is_routed_by_host(address.version):
             continue  # what is between containers kept apart goes by the host
         ports = (
-            OpenPorts(address=address.ip, transport=_TRANSPORTS[transport], first=port, last=port)
+            OpenPorts(address=address.ip, transport=TRANSPORTS[transport], first=port, last=port)
             for transport, port in target.container.exposed
-            if transport in _TRANSPORTS
+            if transport in TRANSPORTS
         )
         for run in united(ports):
             yield LinkRow(target=target.row.id, ports=run)
