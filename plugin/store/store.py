@@ -105,7 +105,7 @@ class Store:
             if network.tunnel:
                 _claim_vni(db, network, network.tunnel.vni)
             if network.backend == OVS:
-                network = replace(network, number=_free(db, "SELECT number FROM networks WHERE number IS NOT NULL", 1))
+                network = replace(network, number=_free(db, "SELECT number FROM networks WHERE number IS NOT NULL"))
             db.execute(
                 "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, zone, intent) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -346,7 +346,7 @@ def _slot(db: sqlite3.Connection, network: str) -> int:
     on_ovs = db.execute("SELECT 1 FROM networks WHERE id = ? AND number IS NOT NULL", (network,)).fetchone()
     if not on_ovs:
         return 0
-    free = _free(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", 1, network)
+    free = _free(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", network)
     if free >= SLOTS:
         raise Conflict(
             f"network {network[:12]} has {SLOTS - 1} containers on this host, as many as weft has places for on Open "
@@ -355,16 +355,16 @@ def _slot(db: sqlite3.Connection, network: str) -> int:
     return free
 
 
-def _free(db: sqlite3.Connection, taken: str, least: int, *values: str) -> int:
-    """Return a number that is not among those a SELECT of one column has: behind the last one, while there is room."""
+def _free(db: sqlite3.Connection, taken: str, *values: str) -> int:
+    """Return a number from 1 on that a SELECT of one column does not have: behind the last one, while there is room."""
     column = taken.split()[1]
     last = db.execute(f"{taken} ORDER BY {column} DESC LIMIT 1", values).fetchone()
     if last is None:
-        return least
+        return 1
     if last[0] + 1 < SLOTS:
         return int(last[0]) + 1
     there = {row[0] for row in db.execute(taken, values)}
-    return next(number for number in range(least, len(there) + least + 1) if number not in there)
+    return next(number for number in range(1, len(there) + 2) if number not in there)
 
 
 def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:
