@@ -180,9 +180,7 @@ class Runtime:
         but: frozenset[str] = frozenset(),
     ) -> Outcome:
         with self.holding(scope, deadline):
-            plan = _without(self._plan(scope, refresh=True), but)
-            if scope == HOST:
-                self._keep_found_settings(plan)
+            plan = self._plan_of_now(scope, but)
             outcome = self._attempt(plan, scope, deadline, also, defer, but=but)
             _tell_of_reloads(outcome)
             if outcome.deferred:
@@ -215,9 +213,16 @@ class Runtime:
         except ExceptionGroup:
             if scope != HOST:
                 raise
-        plan = _without(self._plan(scope, refresh=True), but)
+        plan = self._plan_of_now(scope, but)
         outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
         return replace(outcome, taken=(*taken, *outcome.taken))
+
+    def _plan_of_now(self, scope: Scope, but: frozenset[str]) -> Plan:
+        """Return what is about to be brought about, with what the host's switches were before kept in the store."""
+        plan = _without(self._plan(scope, refresh=True), but)
+        if scope == HOST:
+            self._keep_found_settings(plan)
+        return plan
 
     def converge_host(self, deadline: Deadline, *, ovs: bool) -> Outcome:
         """Bring the host as a whole to what the store says; without ``ovs`` but for what is Open vSwitch's.
