@@ -158,7 +158,10 @@ class Links:
                 self._hear(Event(container, network))
             return
         if not event.on:
-            self._parties[event.network].pop(event.container, None)
+            there = self._parties[event.network]
+            there.pop(event.container, None)
+            if not there:  # most networks are none of weft's
+                del self._parties[event.network]
             return
         row = self._store.network(event.network)
         if row is None or row.network.icc or row.phase is not Phase.READY:
