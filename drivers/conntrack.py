@@ -8,8 +8,8 @@ to by where answers come from, so this is right for a host port that differs fro
 A pass over the table costs 0.3 ms and more to delete, 4 ms and more to look (Linux 6.18, 262,144 buckets), so a batch
 of steps is one pass for each container and transport, however many ports it has.
 
-A link between two containers that goes takes its flows along: a sender that goes on would reach whoever has the
-address next.
+A link between two containers that goes takes its flows along, in one pass for all its ports of a transport: a sender
+that goes on would reach whoever has the address next.
 
 Connections of TCP and SCTP that were established before a port was published are the host's own, such as the ssh of the
 operator who publishes port 22: they are spared.
@@ -143,6 +143,7 @@ class Conntrack:
     def _after(self, steps: Sequence[Step]) -> None:
         gone: dict[tuple[bytes, str], list[_Port]] = defaultdict(list)
         made: dict[tuple[int, str], list[_Port]] = defaultdict(list)
+        unlinked: set[tuple[str, ...]] = set()
         for step in steps:
             old, new = (_port(one) if isinstance(one, Publish) else None for one in (step.old, step.new))
             if old is not None and old != new:
@@ -150,7 +151,9 @@ class Conntrack:
             if new is not None and old != new:
                 made[new.version, new.transport].append(new)
             if step.new is None and step.key.kind in _LINKED:
-                self._forget_linked(step.key.at)
+                unlinked.add(step.key.at[:-1])
+        for linked in unlinked:
+            self._forget_linked(*linked)
         for ports in gone.values():
             self._forget_led(ports)
         for ports in made.values():
@@ -179,9 +182,8 @@ class Conntrack:
         else:
             self._delete(led.version, ours)
 
-    def _forget_linked(self, at: Sequence[str]) -> None:
-        """Forget what went from one container to another by a link: all of its transport, for a pass costs the same."""
-        source, target, transport, _ = at
+    def _forget_linked(self, source: str, target: str, transport: str) -> None:
+        """Forget what went from one container to another by links: all of a transport, for a pass costs the same."""
         way = Way(source=ip_address(source).packed, target=ip_address(target).packed, transport=transport)
         self._delete_all(Pattern(version=ip_address(source).version, sent=way))
 

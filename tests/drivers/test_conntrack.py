@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import pytest
 
-from drivers import conntrack_wire
+from drivers import conntrack_wire, ruleset
 from drivers.conntrack import Conntrack
 from drivers.contract import Step
 from drivers.kernel.netlink import Netlink
 from drivers.marks import Marks
 from drivers.nft import NftBackend
-from drivers.resources import HOST, TABLE_KEY, Table
+from drivers.resources import HOST, TABLE_KEY, Permit, Table, element_key
 from tests.drivers.nft_world import create, delete, publish
 from tests.lab.wait import await_
 from tests.netns import Netns, private_netns, sh, sysctl
@@ -212,6 +212,21 @@ def test_a_run_of_ports_is_a_pass_or_two_and_not_one_for_each(world: World, *, s
     world.apply(*delete(*run))
     assert not world.flows(CLIENT_PORT)
     assert world.conntrack.calls - calls == 2, "all that led to the container went by these ports"
+
+
+def test_links_from_one_container_to_another_are_one_pass_however_many_ports_they_open(world: World) -> None:
+    client = world.udp(world.neighbour, "", CLIENT_PORT)
+    for port in (80, 90):
+        client.sendto(b"x", ("10.0.0.2", port))
+    world.udp(world.neighbour, "", 6001).sendto(b"x", ("10.0.0.3", 80))
+    await_(lambda: len(world.flows(CLIENT_PORT)) == 2 and world.flows(6001), 10, "a flow for each")
+    opened = (("udp", "80"), ("udp", "90-99"), ("tcp", "80"), ("tcp", "90-99"))
+    keys = [element_key(ruleset.LINKED[4], "192.0.2.2", "10.0.0.2", *one) for one in opened]
+    calls = world.conntrack.calls
+    world.conntrack.after(delete(*(Permit(key=key, scope=HOST) for key in keys)))
+    assert not world.flows(CLIENT_PORT)
+    assert world.flows(6001)
+    assert world.conntrack.calls - calls == 2, "one pass for each transport"
 
 
 def test_a_connection_to_the_host_itself_outlives_the_publishing_of_its_port(world: World) -> None:
