@@ -102,12 +102,12 @@ def _publication(network: Network, endpoint: Endpoint, one: Publication, scope: 
         return
     needs = _TABLE | {hold.key}
     if network.adopted and one.host is None and one.version == 4:
-        at = (one.transport, _span(one))
+        at = (one.transport, span(one))
         yield Permit(key=element_key(ruleset.LOOPBACK_RELAYED, *at), scope=scope, needs=needs)
     where = (str(one.host),) if one.host else ()
     if one.count > 1 and one.to == one.first:
         name = (ruleset.RANGE_AT if one.host else ruleset.RANGE)[one.version]
-        key = element_key(name, *where, one.transport, _span(one))
+        key = element_key(name, *where, one.transport, span(one))
         yield Publish(key=key, scope=scope, needs=needs, value=(str(address),))
         return
     name = (ruleset.PUBLISH_AT if one.host else ruleset.PUBLISH)[one.version]
@@ -150,7 +150,3 @@ def _allow_list(endpoint: Endpoint, own: Interface, scope: Scope) -> Iterator[Re
         if source.version == version:
             one = source.network_address if source.num_addresses == 1 else source  # as nft spells it
             yield Permit(key=element_key(ruleset.ALLOWED[version], ip, str(one)), scope=scope, needs=_TABLE)
-
-
-def _span(one: Publication) -> str:
-    return f"{one.first}-{one.last}" if one.count > 1 else f"{one.first}"

@@ -12,7 +12,7 @@ from typing import Final
 
 from drivers import ruleset
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, OpenPorts
+from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication
 from drivers.resources import (
     TABLE_KEY,
     ZONE_KEY,
@@ -150,7 +150,7 @@ def without(runs: Iterable[OpenPorts], others: Sequence[OpenPorts]) -> Iterator[
             yield replace(run, first=first)
 
 
-def span(one: OpenPorts) -> str:
+def span(one: OpenPorts | Publication) -> str:
     """Return a run of ports as nft writes it."""
     return f"{one.first}-{one.last}" if one.last > one.first else f"{one.first}"
 
