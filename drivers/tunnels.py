@@ -33,15 +33,14 @@ from drivers.resources import (
     PeerTunnel,
     Permit,
     Resource,
-    Scope,
     Vxlan,
-    bridge_element_key,
     element_key,
     flood_key,
     link_key,
     scope_of,
 )
 from drivers.resources.tunnels import PeerKind
+from drivers.verdicts import apart, bridge_fence
 
 _OVERHEAD: Final[dict[Encapsulation, int]] = {"vxlan": 50, "geneve": 50, "gre": 42}
 _IPV6_MORE: Final = 20
@@ -93,9 +92,9 @@ def of_endpoint(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
     if network.tunnel is None or network.tunnel.kind != "vxlan":
         return
     scope, link = scope_of(network.id, endpoint.id), _link(network)
-    yield _bridge_fence(scope, ruleset_bridge.OWN_MACS, link, endpoint.mac)
+    yield bridge_fence(scope, ruleset_bridge.OWN_MACS, link, endpoint.mac)
     for address in endpoint.addresses:
-        yield _bridge_fence(scope, ruleset_bridge.OWN[address.version], link, str(address.ip))
+        yield bridge_fence(scope, ruleset_bridge.OWN[address.version], link, str(address.ip))
 
 
 def _link(network: Network, peer: str = "") -> str:
@@ -143,18 +142,12 @@ def _to_peer(network: Network, tunnel: Tunnel, peer: str) -> Iterator[Resource]:
 def _kept_out(network: Network, link: str) -> Iterator[Resource]:
     """Keep the gateway and the host itself out of a tunnel; keep containers apart from its far side, too (ICC off)."""
     scope = scope_of(network.id)
-    yield _bridge_fence(scope, ruleset_bridge.TUNNELS, link)
-    yield _bridge_fence(scope, ruleset_bridge.GATEWAY_MACS, link, network.mac)
-    if not network.icc:
-        yield _bridge_fence(scope, ruleset_bridge.HANDED, link, leads=(network.mac,))
-        yield _bridge_fence(scope, ruleset_bridge.APART_PORTS, link)
+    yield bridge_fence(scope, ruleset_bridge.TUNNELS, link)
+    yield bridge_fence(scope, ruleset_bridge.GATEWAY_MACS, link, network.mac)
+    yield from apart(network, link, scope)
     addresses = [one.ip for one in network.gateways]
     if network.speaks(6):
         addresses.append(link_local(network.mac))
     for address in addresses:
         spelled = str(address) if address.version == 4 else f"{int(address):#x}"
-        yield _bridge_fence(scope, ruleset_bridge.GATEWAYS[address.version], link, spelled)
-
-
-def _bridge_fence(scope: Scope, name: str, *at: str, leads: tuple[str, ...] = ()) -> Fence:
-    return Fence(key=bridge_element_key(name, *at), scope=scope, needs=frozenset({BRIDGE_TABLE_KEY}), value=leads)
+        yield bridge_fence(scope, ruleset_bridge.GATEWAYS[address.version], link, spelled)

@@ -1,4 +1,4 @@
-"""What the verdict table has to know of a network and of an endpoint, whatever carries their frames.
+"""What the verdict tables have to know of a network and of an endpoint, whatever carries their frames.
 
 A network is one element for each thing that it is: its link in the set of that thing. On a bridge that weft adopted the
 endpoints are told one by one, for the link is not weft's to judge (facts/network.md 6).
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from drivers import ruleset
+from drivers import ruleset, ruleset_bridge
 from drivers.facts import HostFacts
 from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication
 from drivers.resources import (
+    BRIDGE_TABLE_KEY,
     TABLE_KEY,
     ZONE_KEY,
     Fence,
@@ -22,6 +23,7 @@ from drivers.resources import (
     Resource,
     Rule,
     Scope,
+    bridge_element_key,
     chain_key,
     element_key,
     in_zone_key,
@@ -72,6 +74,21 @@ def of_endpoint(facts: HostFacts, network: Network, endpoint: Endpoint) -> Itera
     if network.adopted:
         for address in endpoint.addresses:
             yield from _adopted(facts, network, scope, address)
+
+
+def apart(network: Network, port: str, scope: Scope) -> Iterator[Resource]:
+    """Return what keeps a port of the bridge apart from others of its network, where containers are to be (ICC off).
+
+    What comes from it is handed to the host, which decides, and nothing else passes between such ports.
+    """
+    if not network.icc:
+        yield bridge_fence(scope, ruleset_bridge.HANDED, port, leads=(network.mac,))
+        yield bridge_fence(scope, ruleset_bridge.APART_PORTS, port)
+
+
+def bridge_fence(scope: Scope, name: str, *at: str, leads: tuple[str, ...] = ()) -> Fence:
+    """Return an element of table ``bridge weft``."""
+    return Fence(key=bridge_element_key(name, *at), scope=scope, needs=frozenset({BRIDGE_TABLE_KEY}), value=leads)
 
 
 def behind_fences(*parts: Resource) -> tuple[Resource, ...]:

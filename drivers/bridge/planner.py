@@ -19,7 +19,6 @@ from drivers.resources import (
     ZONE_KEY,
     Bridge,
     Chain,
-    Fence,
     HostAddress,
     Jump,
     Permit,
@@ -28,7 +27,6 @@ from drivers.resources import (
     Veth,
     Zone,
     address_key,
-    bridge_element_key,
     chain_key,
     element_key,
     jump_key,
@@ -106,22 +104,11 @@ class BridgePlanner:
         )
         return behind_fences(
             veth,
-            *(() if network.icc else _apart(network, endpoint)),
+            *verdicts.apart(network, endpoint.link, scope),
             *tunnels.of_endpoint(network, endpoint),
             *verdicts.of_endpoint(facts, network, endpoint),
             *published(network, endpoint),
         )
-
-
-def _apart(network: Network, endpoint: Endpoint) -> tuple[Resource, ...]:
-    """Hand what comes from the endpoint to the host, which decides, and let nothing else pass between such ports."""
-    scope, needs = scope_of(network.id, endpoint.id), frozenset({BRIDGE_TABLE_KEY})
-    return (
-        Fence(
-            key=bridge_element_key(ruleset_bridge.HANDED, endpoint.link), scope=scope, needs=needs, value=(network.mac,)
-        ),
-        Fence(key=bridge_element_key(ruleset_bridge.APART_PORTS, endpoint.link), scope=scope, needs=needs),
-    )
 
 
 def _host_permit(set_name: str, link: str) -> Resource:
