@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from drivers import ruleset_bridge
-from drivers.errors import HostFailure
 from drivers.libnftables import Nft
 from drivers.marks import Marks
 from drivers.resources import BRIDGE_TABLE_KEY, Scope
 
-_ABSENT: Final = "No such file or directory"
 _TABLE: Final = " ".join(BRIDGE_TABLE_KEY.at)
 
 
@@ -38,13 +36,10 @@ class Clashes:
 
     def seen(self) -> tuple[Clash, ...]:
         """Return what was counted since its container started; nothing if there is no such table."""
-        try:
-            told = json.loads(self._nft.run(f"list table {_TABLE}", json=True))
-        except HostFailure as failure:
-            if _ABSENT in str(failure):
-                return ()
-            raise
-        sets = (entry["set"] for entry in told["nftables"] if "set" in entry)
+        told = self._nft.listing(_TABLE)
+        if told is None:
+            return ()
+        sets = (entry["set"] for entry in json.loads(told)["nftables"] if "set" in entry)
         counted = (one for one in sets if one["name"] in ruleset_bridge.COUNTED)
         return tuple(sorted(clash for one in counted for clash in self._of(one)))
 

@@ -17,6 +17,7 @@ from drivers.errors import HostFailure, Unsupported
 
 _LIBRARY: Final = "libnftables.so.1"
 _JSON: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON, nftables/libnftables.h; all other output flags stay off
+_ABSENT: Final = "No such file or directory"
 
 _SOCKETS: Final = "/proc/thread-self/net/netlink"  # of this thread's network namespace
 _NETLINK_NETFILTER: Final = "12"
@@ -55,6 +56,15 @@ class Nft:
         if failed:
             raise HostFailure(f"nft: {_first_error(error.decode(errors='replace'))}")
         return output.decode()
+
+    def listing(self, table: str) -> str | None:
+        """Return a table, such as ``inet weft``, in JSON, or ``None`` if there is none."""
+        try:
+            return self.run(f"list table {table}", json=True)
+        except HostFailure as failure:
+            if _ABSENT in str(failure):
+                return None
+            raise
 
     def close(self) -> None:
         """Give back the context and its socket. A second time is fine."""

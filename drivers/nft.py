@@ -55,7 +55,6 @@ from drivers.resources import (
     Table,
 )
 
-_ABSENT: Final = "No such file or directory"
 _TEXTS: Final = {TABLE_KEY: ruleset.TEXT, BRIDGE_TABLE_KEY: ruleset_bridge.TEXT}
 _WITH_FLOWS: Final = ruleset.PUBLISHES | {*ruleset.LINKED.values()}  # the sets by which flows came to be
 _ATTEMPTS: Final = 5  # to load a text and read it back without somebody else's transaction in between
@@ -130,12 +129,8 @@ class NftBackend:
         return self._mirror
 
     def _listing(self) -> Listing:
-        try:
-            return parse(self._nft.run(f"list table {self._name}", json=True), self._table.backend)
-        except HostFailure as failure:
-            if _ABSENT in str(failure):
-                return Listing(self._table.backend)
-            raise
+        told = self._nft.listing(self._name)
+        return Listing(self._table.backend) if told is None else parse(told, self._table.backend)
 
     # -- what is changed --------------------------------------------------------------------------------------------
 
