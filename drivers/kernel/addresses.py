@@ -7,14 +7,13 @@ On a link of ours every address but the kernel's own is ours. On an adopted brid
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 from typing import Final
 
-from drivers.errors import Conflict, HostFailure
+from drivers.errors import Conflict
 from drivers.kernel import requests, wire
-from drivers.kernel.links import Links
+from drivers.kernel.links import Links, index_of_link
 from drivers.kernel.netlink import Netlink
 from drivers.kernel.wire import OUR_PROTO, Address, Link
 from drivers.resources import Foreign, HostAddress, Key, Scope, address_key
@@ -59,10 +58,7 @@ class Addresses:
     def add(self, new: HostAddress) -> None:
         """Add an address; an equal one of ours is as good."""
         address = ip_interface(new.address)
-        try:
-            index = socket.if_nametoindex(new.link)
-        except OSError:
-            raise HostFailure(f"{new.key} could not be added: there is no link {new.link}") from None
+        index = index_of_link(new)
         try:
             self._netlink.ask(requests.new_address(index, address))
         except FileExistsError:

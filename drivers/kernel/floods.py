@@ -7,15 +7,13 @@ look costs one dump of that device's, with the MACs learnt there.
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Final
 
-from drivers.errors import HostFailure
 from drivers.kernel import requests
-from drivers.kernel.links import Links
+from drivers.kernel.links import Links, index_of_link
 from drivers.kernel.netlink import Netlink
 from drivers.kernel.tunnel_wire import ALL_ZERO, ForwardingEntry, forwarding_entry
 from drivers.kernel.wire import Link
@@ -49,11 +47,7 @@ class Floods:
 
     def add(self, new: FloodEntry) -> None:
         """Add a peer; one that is there is as good."""
-        try:
-            index = socket.if_nametoindex(new.link)
-        except OSError:
-            raise HostFailure(f"{new.key} could not be added: there is no link {new.link}") from None
-        self._append(index, ip_address(new.peer))
+        self._append(index_of_link(new), ip_address(new.peer))
 
     def remove(self, old: FloodEntry) -> None:
         """Remove a peer and the MACs learnt behind it, or traffic to it would go on until they age out."""

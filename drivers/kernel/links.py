@@ -24,8 +24,10 @@ from drivers.resources import (
     DEFAULT_MTU,
     HALF_MADE,
     Bridge,
+    FloodEntry,
     Foreign,
     GatewayLink,
+    HostAddress,
     PeerTunnel,
     Resource,
     Scope,
@@ -172,7 +174,7 @@ class Links:
                 if new.hairpin or hairpin:
                     self._netlink.ask(requests.set_hairpin(new.name, on=new.hairpin))
             case Vxlan() | PeerTunnel():
-                tunnels.put_right(self._netlink, new, alias)
+                tunnels.put_right(self._netlink, new, alias, _port_of(new))
 
 
 def index_to_name(index: int) -> str:
@@ -183,6 +185,14 @@ def index_to_name(index: int) -> str:
         return ""
 
 
+def index_of_link(new: HostAddress | FloodEntry) -> int:
+    """Return the index of the link on which something is to be. Raises :class:`HostFailure` if there is none."""
+    try:
+        return socket.if_nametoindex(new.link)
+    except OSError:
+        raise HostFailure(f"{new.key} could not be added: there is no link {new.link}") from None
+
+
 def _no_port_left(veth: Veth) -> Conflict:
     return Conflict(
         f"{veth.key}: the bridge {veth.bridge} has {BRIDGE_PORTS} ports, as many as a Linux bridge can have, those that"
@@ -190,13 +200,14 @@ def _no_port_left(veth: Veth) -> Conflict:
     )
 
 
-def _port_of(veth: Veth) -> int:
-    if not veth.bridge:
+def _port_of(new: Veth | Tunnel) -> int:
+    """Return the index of the bridge that a link is to be a port of; 0: of none."""
+    if not new.bridge:
         return 0
     try:
-        return socket.if_nametoindex(veth.bridge)
+        return socket.if_nametoindex(new.bridge)
     except OSError:
-        raise HostFailure(f"{veth.key} could not be made a port of {veth.bridge}: there is no such bridge") from None
+        raise HostFailure(f"{new.key} could not be made a port of {new.bridge}: there is no such bridge") from None
 
 
 def _switch(bridge: Bridge) -> None:

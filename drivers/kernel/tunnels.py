@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from drivers.errors import Conflict, HostFailure, Unsupported
+from drivers.errors import Conflict, Unsupported
 from drivers.kernel import requests, wire
 from drivers.kernel.netlink import Netlink
 from drivers.kernel.tunnel_wire import TunnelData, tunnel_data
@@ -96,12 +96,11 @@ def make(netlink: Netlink, new: Tunnel) -> None:
         raise
 
 
-def put_right(netlink: Netlink, new: Tunnel, alias: str) -> None:
-    """Mark a tunnel, put it into its bridge, and set it up. Raises :class:`Conflict` if its UDP port is taken."""
-    try:
-        bridge = socket.if_nametoindex(new.bridge)
-    except OSError:
-        raise HostFailure(f"{new.key} could not be made a port of {new.bridge}: there is no such bridge") from None
+def put_right(netlink: Netlink, new: Tunnel, alias: str, bridge: int) -> None:
+    """Mark a tunnel, put it into the bridge of that index, and set it up.
+
+    Raises :class:`Conflict` if its UDP port is taken.
+    """
     try:
         netlink.ask(requests.set_port(new.name, alias, bridge, new.mtu))
         if isinstance(new, PeerTunnel):
