@@ -185,8 +185,8 @@ def delete_forwarding(index: int, mac: str, peer: Address) -> bytes:
 
 def get_route(to: Address) -> bytes:
     """Ask how packets for an address leave."""
-    family, bits = (AF_INET6, 128) if to.version == _IPV6 else (AF_INET, 32)
-    return _spell(_at(_route(), family=family, dst_len=bits), _GETROUTE, _REQUEST, ("RTA_DST", str(to)))
+    message = _at(_route(), family=_family(to), dst_len=to.max_prefixlen)
+    return _spell(message, _GETROUTE, _REQUEST, ("RTA_DST", str(to)))
 
 
 def delete_link(name: str) -> bytes:
