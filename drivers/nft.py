@@ -156,13 +156,14 @@ class NftBackend:
         except WeftError as failure:
             failures |= dict.fromkeys((step.key for step in steps), failure)
             return
+        kinds = self._kinds(mirror, steps)
         ready: list[Step] = []
         for step in steps:
             waits = step.new.needs & failures.keys() if step.new else ()
             try:
                 if waits:
                     raise HostFailure(f"{step.key} waits for {', '.join(map(str, waits))}")
-                self._orders(mirror, step, self._kinds(mirror, steps))
+                self._orders(mirror, step, kinds)
             except WeftError as failure:
                 failures[step.key] = failure
             else:
