@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar, get_args
 
 from drivers.model import Address, Encapsulation, GatewayMode, Interface, IPNetwork, OpenPorts
 from drivers.naming import VNIS, is_link_name
+from plugin import ip_text
 from plugin.pools import NAME, is_unicast
 from plugin.ports import parse_open
 from plugin.requests import Route
@@ -112,11 +113,11 @@ def source4(text: str) -> IPv4Address | None:
 
 def source6(text: str) -> IPv6Address | None:
     """Read an IPv6 address that packets can come from; an empty text leaves it to the host."""
-    return _sender(IPv6Address(text)) if text else None
+    return _sender(IPv6Address(ip_text.address(text))) if text else None
 
 
 def _sender(address: A) -> A:
-    if address.is_multicast or address.is_loopback or address.is_unspecified or getattr(address, "scope_id", None):
+    if address.is_multicast or address.is_loopback or address.is_unspecified:
         raise ValueError(address)
     return address
 
@@ -125,18 +126,17 @@ def host_binding(text: str) -> Address | None:
     """Read where ports are published: ``None`` for every address, which is what ``0.0.0.0`` means here (moby 28.5)."""
     if not text:
         return None
-    address = ip_address(text)
-    if address.is_multicast or getattr(address, "scope_id", None):
+    address = ip_text.address(text)
+    if address.is_multicast:
         raise ValueError(text)
     return None if address == IPv4Address(0) else address
 
 
 def addresses(text: str) -> tuple[Interface, ...]:
     """Read one address, or one of each IP version with a comma between."""
-    found = tuple(ip_interface(one.strip()) for one in text.split(","))
+    found = tuple(ip_text.interface(one.strip()) for one in text.split(","))
     if len({one.version for one in found}) < len(found) or any(
-        one.ip.is_multicast or one.ip.is_loopback or one.ip.is_unspecified or getattr(one, "scope_id", None)
-        for one in found
+        one.ip.is_multicast or one.ip.is_loopback or one.ip.is_unspecified for one in found
     ):
         raise ValueError(text)
     return found
@@ -152,7 +152,7 @@ def mac(text: str) -> str:
 
 def sources(text: str) -> tuple[IPNetwork, ...]:
     """Read addresses and subnets with commas between."""
-    return tuple(ip_network(one.strip()) for one in text.split(","))
+    return tuple(ip_text.network(one.strip()) for one in text.split(","))
 
 
 def routes(text: str) -> tuple[Route, ...]:
@@ -167,9 +167,9 @@ def _route(text: str) -> Route:
     matched = _ROUTE.fullmatch(text.strip())
     if matched is None:
         raise ValueError(text)
-    destination = ip_network(matched[1])
-    gateway = ip_address(matched[2]) if matched[2] else None
-    if gateway is not None and (gateway.version != destination.version or getattr(gateway, "scope_id", None)):
+    destination = ip_text.network(matched[1])
+    gateway = ip_text.address(matched[2]) if matched[2] else None
+    if gateway is not None and gateway.version != destination.version:
         raise ValueError(text)
     if not destination.prefixlen or not is_unicast(destination):
         raise ValueError(text)
@@ -205,7 +205,7 @@ def peers(text: str) -> tuple[Address, ...]:
 
 def peer(text: str) -> Address:
     """Read the address of another host."""
-    address = ip_address(text)
+    address = ip_text.address(text)
     odd = address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local
     if odd or getattr(address, "ipv4_mapped", None) or int(address) == _LIMITED_BROADCAST:
         raise ValueError(text)

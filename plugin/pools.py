@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from drivers.model import Address, IPNetwork
+from plugin import ip_text
 
 LOCAL: Final = "weft-local"
 """The address space of one host."""
@@ -84,8 +85,8 @@ def parse_id(text: str) -> PoolId:
     path, _, query = text.partition("?")
     space, _, subnet = path.partition("/")
     more = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    within = ip_network(more["within"]) if "within" in more else None
-    found = PoolId(space, ip_network(subnet), within, more.get("pool", ""))
+    within = ip_text.network(more["within"]) if "within" in more else None
+    found = PoolId(space, ip_text.network(subnet), within, more.get("pool", ""))
     if str(found) != text:
         raise ValueError(f"{text!r} is no pool")
     return found
@@ -202,7 +203,7 @@ def next_subnet(bases: Iterable[Base], taken: Iterable[IPNetwork]) -> IPNetwork 
 def _base(text: str) -> Base:
     network_text, _, size_text = text.rpartition("/")
     try:
-        network, size = ip_network(network_text), int(size_text)
+        network, size = ip_text.network(network_text), int(size_text)
     except ValueError as error:
         raise ValueError(_allowed(text)) from error
     longest = _HAS_BROADCAST if network.version == 4 else 64

@@ -7,12 +7,12 @@ is one thing to weft: one row in the store, one element in a map, whatever its l
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import ip_address
 from typing import Final, get_args
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address, OpenPorts, Publication, Transport
 from drivers.resources import RELAYED_AT_MOST
+from plugin import ip_text
 from plugin.requests import PortRequest
 
 Row = tuple[Transport, str, int, int, int]
@@ -63,7 +63,7 @@ def _run(begun: Row, count: int) -> PortRequest:
 
 
 def _address(text: str) -> Address | None:
-    return ip_address(text) if text else None
+    return ip_text.address(text) if text else None
 
 
 def versions(

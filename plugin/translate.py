@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address, Interface, IPNetwork, Subnet, Transport
-from plugin import option_text, options, wire
+from plugin import ip_text, option_text, options, wire
 from plugin.pools import LOCAL, NAME, SWARM, PoolId, is_unicast
 from plugin.ports import Row, runs
 from plugin.requests import (
@@ -262,7 +262,7 @@ def _row(row: wire.PortRow) -> Row:
 def _host_address(text: str) -> str:
     """Return a host address as it is spelled everywhere in weft; thousands of rows have the same."""
     try:
-        return str(ipaddress.ip_address(text)) if text else ""
+        return str(ip_text.address(text)) if text else ""
     except ValueError as error:
         raise InvalidRequest(f"host address {text[:80]!r} of a published port is no IP address") from error
 

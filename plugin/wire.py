@@ -28,6 +28,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from plugin import ip_text
 from plugin.pools import LOCAL, SWARM
 
 BODY_LIMIT: Final = 16 * 1024 * 1024
@@ -46,15 +47,12 @@ def _interface(value: object) -> object:
         return value
     if not value:
         return None
-    parsed = ipaddress.ip_interface(value)
-    if isinstance(parsed, ipaddress.IPv6Interface) and parsed.scope_id is not None:
-        raise ValueError("an address with a zone is no address of a network")
-    return parsed
+    return ip_text.interface(value)
 
 
 def _network(value: object) -> object:
     """Parse a subnet; host bits are forgiven, as Docker forgives them (20.10.24)."""
-    return ipaddress.ip_network(value, strict=False) if isinstance(value, str) and value else _none(value)
+    return ip_text.network(value, strict=False) if isinstance(value, str) and value else _none(value)
 
 
 def _address(value: object) -> object:
