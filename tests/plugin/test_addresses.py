@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +16,6 @@ from plugin.requests import AddressRequest, PoolRequest
 from plugin.store.pools import Kind
 from tests.plugin.samples import endpoint_id, endpoint_request, network_id, network_request
 from tests.plugin.world import World, now
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
-    yield world
-    world.close()
 
 
 def reserve(world: World, subnet: str = "", within: str = "", name: str = "", space: str = LOCAL) -> str:

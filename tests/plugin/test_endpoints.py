@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 import pytest
 
@@ -21,12 +20,9 @@ SANDBOX = "/var/run/docker/netns/0123456789ab"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
+def world(world: World) -> World:
     world.networks.create(network_request(), now())
-    yield world
-    world.close()
+    return world
 
 
 def test_an_endpoint_is_a_port_of_its_bridge_when_it_was_answered(world: World) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -37,14 +35,6 @@ from tests.plugin.world import World, now
 
 NETWORK = network_id(1)
 BRIDGE = link_name("b", NETWORK)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
-    yield world
-    world.close()
 
 
 def test_a_network_is_on_the_host_when_it_was_answered(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -24,14 +23,6 @@ from tests.plugin.world import World, now
 
 A, B, C = (ip_address(f"192.0.2.{last}") for last in (2, 3, 4))
 SIX = ip_address("2001:db8::2")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
-    yield world
-    world.close()
 
 
 def make(world: World, number: int = 1, **settings: object) -> None:

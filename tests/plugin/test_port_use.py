@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,12 +21,9 @@ BRIDGE = link_key(link_name("b", network_id(1)))
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
+def world(world: World) -> World:
     world.networks.create(network_request(), now())
-    yield world
-    world.close()
+    return world
 
 
 def make(world: World, number: int, *ports: str, plugged: bool = True) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -19,14 +18,6 @@ from tests.plugin.world import World, now
 
 PEER4, PEER6 = ip_address("192.0.2.2"), ip_address("2001:db8::2")
 OWN4, OWN6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
-    yield world
-    world.close()
 
 
 def made(world: World, number: int = 1, **settings: object) -> Network:
