@@ -8,7 +8,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -53,29 +53,32 @@ class Netns:
         """What `ip link set LINK netns PATH` takes, in a program that this process starts."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Be in the namespace with this thread, and come back after."""
-        here = _current()
-        try:
-            _enter(self._fd)
-            yield
-        finally:
-            _enter(here)
-            os.close(here)
+        return entered(self._fd)
+
+
+@contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """Be in the namespace that a file descriptor is of with this thread, and come back after."""
+    here = _current()
+    try:
+        _enter(fd)
+        yield
+    finally:
+        _enter(here)
+        os.close(here)
 
 
 @contextmanager
 def inside(path: Path) -> Iterator[None]:
     """Be in the namespace at `path` with this thread (/run/netns/NAME), and come back after."""
-    here, there = _current(), os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _enter(there)
-        yield
+        with entered(there):
+            yield
     finally:
-        _enter(here)
         os.close(there)
-        os.close(here)
 
 
 @contextmanager

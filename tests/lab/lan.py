@@ -3,10 +3,8 @@
 host N: lan0 192.0.2.N/24, 2001:db8:2::N/64      (documentation's own addresses, RFC 5737 and 3849)
 """
 
-import ctypes
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
@@ -14,11 +12,10 @@ from typing import Self
 
 from tests.lab.net import RUN_NETNS, HasNetns, NetNs
 from tests.lab.process import run
+from tests.netns import inside
 
 _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def address4(number: int) -> IPv4Address:
@@ -54,24 +51,12 @@ class Lan(NetNs):
         self.ip("link", "set", port, "master", "switch")
         self.ip("link", "set", port, "up")
 
-    def _socket(self) -> socket.socket:
-        """Make a packet socket in the switch: a thread of its own is in its namespace for as long as that takes."""
-        made: list[socket.socket] = []
-
-        def make() -> None:
-            with (RUN_NETNS / self.netns).open() as netns:
-                assert _libc.setns(netns.fileno(), _CLONE_NEWNET) == 0
-            made.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        return made[0]
-
     @contextmanager
     def tap(self) -> Iterator["Tap"]:
         """See all that is on the wires."""
-        with self._socket() as sock:
+        with inside(RUN_NETNS / self.netns):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with sock:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
             sock.setblocking(False)  # noqa: FBT003 - takes no keyword
             sock.bind(("switch", _ETH_P_ALL))

@@ -12,19 +12,20 @@ What is seen is ``open from ADDRESS`` (the client as the server sees it; a ping'
 (somebody answered, with a reset or an ICMP error) or ``silent``.
 """
 
-import ctypes
 import errno
 import os
 import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
+
+from tests.netns import entered
 
 PORT: Final = 7007
 PROTOCOLS: Final = ("tcp", "udp", "icmp")
@@ -38,9 +39,6 @@ PATIENCE: Final = 0.6
 BOUND: Final = 30.0
 """Seconds that an answer which is expected may take."""
 _AGAIN: Final = 0.15  # seconds after which UDP and ping ask again
-
-_CLONE_NEWNET: Final = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Act = Callable[[], None]
 
@@ -135,16 +133,9 @@ class Spot:
     handle: int
     name: str
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Be in the namespace with this thread, and come back after."""
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(self.handle)
-            yield
-        finally:
-            _enter(here)
-            os.close(here)
+        return entered(self.handle)
 
     def make(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Make a socket in here; it does not block."""
@@ -189,11 +180,6 @@ def _plain(peer: tuple[str, int]) -> str:
     address = ip_address(peer[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
-
-
-def _enter(handle: int) -> None:
-    if _libc.setns(handle, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 # -- clients --------------------------------------------------------------------------------------------------------
