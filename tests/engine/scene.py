@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.lab.engine import Engine
-from tests.lab.net import LAN_SIDE, NODE_SIDE, Neighbour
+from tests.lab.net import HERE, THERE, Neighbour
 from tests.lab.wait import WaitedInVainError, await_
 from tests.lab.weft import Weft
 from tests.matrix.docker import party, run, serving
@@ -16,9 +16,6 @@ SUBNETS = ("--subnet", "10.7.1.0/24", "--ipv6", "--subnet", "fd07:1::/64")
 PUBLISHED = 8080
 SOON = 40.0
 """Seconds that healing may take on a slow machine, dockerd's own included. Here it takes about one."""
-
-HERE: dict[int, str] = {side.version: str(side.ip) for side in NODE_SIDE}
-THERE: dict[int, str] = {side.version: str(side.ip) for side in LAN_SIDE}
 
 
 @dataclass(slots=True)

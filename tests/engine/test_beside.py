@@ -10,7 +10,7 @@ import pytest
 from tests.lab import image
 from tests.lab.engine import Engine
 from tests.lab.matrix import both_engines
-from tests.lab.net import LAN_SIDE, NODE_SIDE, Neighbour
+from tests.lab.net import HERE, THERE, Neighbour
 from tests.lab.talk import Container
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
@@ -20,8 +20,6 @@ from tests.matrix.traffic import OPEN, PORT, PROTOCOLS, REFUSED, Knock, Spot, Tr
 
 pytestmark = pytest.mark.engine
 
-HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
-THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 MEADOW: Final = ("--subnet", "10.51.0.0/24", "--ipv6", "--subnet", "fd51::/64")
 GATEWAYS: Final = {4: "10.51.0.1", 6: "fd51::1"}
 

@@ -9,10 +9,11 @@ from ipaddress import ip_address
 import pytest
 
 from tests.engine.conftest import engine_root
-from tests.engine.scene import HERE, SOON, Scene, scene
+from tests.engine.scene import SOON, Scene, scene
 from tests.lab.engine import Engine
 from tests.lab.firewalld import Bus, Firewalld
 from tests.lab.matrix import both_engines
+from tests.lab.net import HERE
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs
 from tests.lab.wait import WaitedInVainError, await_

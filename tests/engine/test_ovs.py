@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.engine import Engine
 from tests.lab.image import NAME
-from tests.lab.net import NODE_SIDE, Neighbour
+from tests.lab.net import HERE, Neighbour
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
@@ -65,11 +65,10 @@ def test_containers_talk_reach_out_and_are_reached_and_nothing_is_left(yard: Yar
         ann = run(yard.engine, yard.traffic, "ann", "one", "-p", f"8080:{PORT}")
         bob = run(yard.engine, yard.traffic, "bob", "one")
         assert yard.talk((ann, bob), (bob, ann))
-        here = {side.version: str(side.ip) for side in NODE_SIDE}
         knocks = [
-            Knock(ann.spot, str(neighbour.v4), "tcp", wanted=f"{OPEN} from {here[4]}"),
-            *(Knock(lan, address, "tcp", 8080, OPEN) for address in here.values()),
-            *(Knock(bob.spot, address, "tcp", 8080, OPEN) for address in here.values()),
+            Knock(ann.spot, str(neighbour.v4), "tcp", wanted=f"{OPEN} from {HERE[4]}"),
+            *(Knock(lan, address, "tcp", 8080, OPEN) for address in HERE.values()),
+            *(Knock(bob.spot, address, "tcp", 8080, OPEN) for address in HERE.values()),
         ]
         assert yard.traffic.surprises(knocks) == []
         assert yard.weft.cli("status").returncode == 0

@@ -14,7 +14,7 @@ import pytest
 from tests.lab import image
 from tests.lab.engine import Engine
 from tests.lab.matrix import both_engines
-from tests.lab.net import LAN_SIDE, NODE_SIDE, Neighbour, NetNs, wire
+from tests.lab.net import HERE, THERE, Neighbour, NetNs, wire
 from tests.lab.talk import Container, start
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
@@ -27,8 +27,6 @@ from tests.matrix.traffic import OPEN, PORT, REFUSED, SILENT, Knock, Traffic
 pytestmark = pytest.mark.engine
 
 BRIDGE: Final = "com.docker.network.bridge"
-HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
-THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 ALSO_HERE: Final = {4: "192.0.2.50", 6: "2001:db8:2::50"}
 UNPUBLISHED: Final = 7008
 SUBNETS: Final = {4: "10.51.0.0/24", 6: "fd51::/64"}

@@ -14,7 +14,7 @@ import pytest
 from tests.engine.conftest import Host
 from tests.lab import image
 from tests.lab.engine import Engine
-from tests.lab.net import LAN_SIDE, NODE_SIDE, Neighbour, NetNs, wire
+from tests.lab.net import HERE, THERE, Neighbour, NetNs, wire
 from tests.lab.talk import Container
 from tests.lab.weft import Weft
 from tests.matrix.docker import serving
@@ -24,8 +24,6 @@ pytestmark = pytest.mark.engine
 
 BRIDGE: Final = "com.docker.network.bridge"
 ELSE: Final = 7008  # a port that is not published
-HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
-THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 ALSO_HERE: Final = {4: "192.0.2.50", 6: "2001:db8:2::50"}
 LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 TRUST: Final = (

@@ -15,7 +15,7 @@ from tests.lab import process
 from tests.lab.engine import Engine
 from tests.lab.image import NAME
 from tests.lab.matrix import both_engines
-from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour
+from tests.lab.net import HERE, RUN_NETNS, THERE, Neighbour
 from tests.lab.node import Node
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
@@ -124,9 +124,7 @@ def build(engine: Engine, neighbour: Neighbour, traffic: Traffic) -> dict[str, P
     """Build everybody in the table."""
     node = engine.node
     host, lan = serving(traffic, node, "host"), serving(traffic, neighbour, "lan")
-    on_host: dict[int, str] = {side.version: str(side.ip) for side in NODE_SIDE}
-    on_lan: dict[int, str] = {side.version: str(side.ip) for side in LAN_SIDE}
-    parties = {"host": Party(host, on_host), "lan": Party(lan, on_lan)}
+    parties = {"host": Party(host, HERE), "lan": Party(lan, THERE)}
     for name, subnets in SUBNETS.items():
         create(engine, name, *subnets)
         route_to(neighbour, *subnets)
@@ -152,9 +150,9 @@ def build(engine: Engine, neighbour: Neighbour, traffic: Traffic) -> dict[str, P
         for version, gateway in ((4, "10.7.3.1"), (6, "fd07:3::1")):
             ip(parties[name].spot, f"route add default via {gateway}", version=version)
     for number, port in enumerate(ports.values()):
-        parties[f"published{number}"] = Party(host, {4: on_host[4]}, port, ("tcp", "udp"))
+        parties[f"published{number}"] = Party(host, {4: HERE[4]}, port, ("tcp", "udp"))
         # 20.10 has a proxy for IPv6, which answers UDP from the address nearest to the client
-        parties[f"published{number}v6"] = Party(host, {6: on_host[6]}, port, ("tcp",))
+        parties[f"published{number}v6"] = Party(host, {6: HERE[6]}, port, ("tcp",))
     return parties
 
 

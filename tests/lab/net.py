@@ -21,6 +21,10 @@ RUN_NETNS = Path("/run/netns")
 
 NODE_SIDE = (IPv4Interface("192.0.2.1/24"), IPv6Interface("2001:db8:2::1/64"))
 LAN_SIDE = (IPv4Interface("192.0.2.2/24"), IPv6Interface("2001:db8:2::2/64"))
+HERE: dict[int, str] = {side.version: str(side.ip) for side in NODE_SIDE}
+"""The node's own addresses on the LAN, by IP version."""
+THERE: dict[int, str] = {side.version: str(side.ip) for side in LAN_SIDE}
+"""The neighbour's."""
 
 
 class HasNetns(Protocol):

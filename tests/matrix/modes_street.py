@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from drivers.naming import bridge_mac
-from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour, NetNs, Side, wire
+from tests.lab.net import HERE, LAN_SIDE, RUN_NETNS, Neighbour, NetNs, Side, wire
 from tests.lab.node import Node
 from tests.lab.process import Place
 from tests.lab.wait import await_
@@ -68,9 +68,6 @@ SETTINGS: Final = {
 
 def _by_version(side: Side) -> dict[int, str]:
     return {one.version: str(one.ip) for one in side}
-
-
-HERE: Final = _by_version(NODE_SIDE)
 
 
 class Modes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour
+from tests.lab.net import HERE, RUN_NETNS, THERE, Neighbour
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs
 from tests.lab.weft import Weft
@@ -19,9 +19,7 @@ from tests.matrix.table import Party
 from tests.matrix.test_reach import DOCKERS
 from tests.matrix.traffic import OPEN, SILENT, Knock, Spot, Traffic
 
-HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
 BACKENDS: Final = ("bridge", pytest.param("ovs", marks=pytest.mark.ovs))
-THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 LOOPBACK: Final[dict[int, str]] = {4: "127.0.0.1", 6: "::1"}
 
 _SINGLE, _SHIFTED, _CHOSEN = 7000, 7200, 7300  # the container's ports; those of a range are the host's

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from drivers.naming import bridge_mac
-from tests.lab.net import LAN_SIDE, NODE_SIDE
+from tests.lab.net import HERE, THERE
 from tests.lab.wait import await_
 from tests.libnetwork import Container, Network
 from tests.matrix.docker import set_br_netfilter
@@ -27,8 +27,6 @@ from tests.matrix.traffic import OPEN, SILENT, Knock
 pytestmark = pytest.mark.kernel
 
 OFF: Final = {"com.docker.network.bridge.enable_icc": "false"}
-HERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in NODE_SIDE}
-THERE: Final[dict[int, str]] = {side.version: str(side.ip) for side in LAN_SIDE}
 GATEWAYS: Final = {4: "10.7.1.1", 6: "fd07:1::1"}
 
 TCP, RANGE, BELOW, ABOVE = 7000, 7015, 7009, 7020

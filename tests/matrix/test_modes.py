@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.net import HERE
 from tests.lab.wait import await_
 from tests.matrix.docker import set_br_netfilter
-from tests.matrix.modes_street import HERE, PUBLISHED, UNPUBLISHED, Cell, Modes, built
+from tests.matrix.modes_street import PUBLISHED, UNPUBLISHED, Cell, Modes, built
 from tests.matrix.modes_table import ASKED, HOUSES, MODES, House
 from tests.matrix.table import Party
 from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock

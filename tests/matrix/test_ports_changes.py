@@ -7,8 +7,9 @@ from typing import Final
 
 import pytest
 
+from tests.lab.net import HERE, THERE
 from tests.libnetwork import CallRefusedError
-from tests.matrix.ports_street import BACKENDS, HERE, LOOPBACK, THERE, Street
+from tests.matrix.ports_street import BACKENDS, LOOPBACK, Street
 from tests.matrix.ports_table import ROWS, Row
 from tests.matrix.ports_traffic import TALKS
 from tests.matrix.traffic import OPEN, SILENT, Knock

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.lab.net import LAN_SIDE, NODE_SIDE, RUN_NETNS, Neighbour
+from tests.lab.net import HERE, RUN_NETNS, THERE, Neighbour
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs
 from tests.lab.weft import Weft
@@ -129,8 +129,8 @@ def _settle(docker: Libnetwork, node: Node, neighbour: Neighbour, traffic: Traff
     lan = traffic.spot(RUN_NETNS / neighbour.netns, "neighbour")
     lan.serve()
     parties = {
-        "host": Party(host, {side.version: str(side.ip) for side in NODE_SIDE}),
-        "neighbour": Party(lan, {side.version: str(side.ip) for side in LAN_SIDE}),
+        "host": Party(host, HERE),
+        "neighbour": Party(lan, THERE),
     }
     one, two, internal = network(1), network(2), network(3, internal=True)
     plain = network(4, options={"com.docker.network.bridge.enable_ip_masquerade": "false"})
