@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 from drivers import ruleset
-from drivers.contract import Effect, Step
+from drivers.contract import Effect
 from drivers.marks import Marks
 from drivers.nft import NftBackend
 from drivers.resources import (
@@ -14,11 +14,8 @@ from drivers.resources import (
     TABLE_KEY,
     Element,
     Fence,
-    Foreign,
-    Key,
     Permit,
     Publish,
-    Resource,
     Scope,
     Table,
     element_key,
@@ -138,21 +135,6 @@ class Watcher:
         """Wait until something was told, and return all of it."""
         await_(lambda: self.told, 10, "a word from the nft monitor")
         return self.told
-
-
-def create(*resources: Resource) -> list[Step]:
-    """Return the steps that make them."""
-    return [Step(None, resource) for resource in resources]
-
-
-def delete(*resources: Resource) -> list[Step]:
-    """Return the steps that remove them."""
-    return [Step(resource, None) for resource in resources]
-
-
-def observed(backend: NftBackend, *resources: Resource) -> dict[Key, Resource | Foreign]:
-    """Return what is at their keys."""
-    return dict(backend.observe([resource.key for resource in resources]))
 
 
 def set_names() -> set[str]:

@@ -22,7 +22,8 @@ from drivers.kernel.netlink import Netlink
 from drivers.marks import Marks
 from drivers.nft import NftBackend
 from drivers.resources import HOST, TABLE_KEY, Permit, Table, element_key
-from tests.drivers.nft_world import create, delete, publish
+from tests.drivers.nft_world import publish
+from tests.drivers.steps import create, delete
 from tests.lab.wait import await_
 from tests.netns import Netns, private_netns, sh, sysctl
 

@@ -11,7 +11,8 @@ from drivers.converge import Converger
 from drivers.errors import Conflict, InvalidRequest
 from drivers.fake import Crash, FakeHost
 from drivers.resources import HOST, TABLE_KEY, Fence, Hold, Permit, Resource, Table, element_key, hold_key, scope_of
-from tests.drivers.nft_world import ENDPOINT, OTHER, PORTS, PUBLISH4, RANGE4, TABLE, create, delete, publish
+from tests.drivers.nft_world import ENDPOINT, OTHER, PORTS, PUBLISH4, RANGE4, TABLE, publish
+from tests.drivers.steps import create, delete
 
 HELD = Hold(key=hold_key("tcp", "0.0.0.0", 8080, 8080), scope=ENDPOINT)  # noqa: S104 - a key
 

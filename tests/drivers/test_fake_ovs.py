@@ -20,7 +20,8 @@ from drivers.resources import (
     ovs_bridge_key,
 )
 from tests.drivers.kernel.world import host_address
-from tests.drivers.ovs.world import BRIDGE, ENDPOINT, NETWORK, OTHER, create, delete, device, port, tunnel
+from tests.drivers.ovs.world import BRIDGE, ENDPOINT, NETWORK, OTHER, device, port, tunnel
+from tests.drivers.steps import create, delete
 
 LINK = Veth(key=link_key("wfh1"), scope=ENDPOINT)
 PLUG = device("wfh1", needs=frozenset({LINK.key}))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from drivers.contract import Step
 from drivers.converge import Converger
 from drivers.errors import Conflict, HostFailure
 from drivers.firewalld import FirewalldBackend
@@ -29,6 +28,7 @@ from drivers.resources import (
     link_key,
     scope_of,
 )
+from tests.drivers.steps import create, delete, observed
 from tests.lab.firewalld import Bus, Firewalld
 from tests.lab.names import REPO
 from tests.lab.node import Node
@@ -97,18 +97,6 @@ def watched(backend: FirewalldBackend) -> Iterator[list[Scope | None]]:
         yield told
     finally:
         stop()
-
-
-def create(*resources: Resource) -> list[Step]:
-    return [Step(None, resource) for resource in resources]
-
-
-def delete(*resources: Resource) -> list[Step]:
-    return [Step(resource, None) for resource in resources]
-
-
-def observed(backend: FirewalldBackend, *resources: Resource) -> dict[Key, Resource | Foreign]:
-    return dict(backend.observe([resource.key for resource in resources]))
 
 
 def as_wanted(*resources: Resource) -> dict[Key, Resource | Foreign]:

@@ -27,12 +27,10 @@ from tests.drivers.nft_world import (
     TEXT,
     Watcher,
     backend_of,
-    create,
-    delete,
     listed,
-    observed,
     set_names,
 )
+from tests.drivers.steps import create, delete, observed
 from tests.netns import private_netns, sh
 
 pytestmark = pytest.mark.kernel

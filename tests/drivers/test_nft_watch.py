@@ -12,19 +12,8 @@ from drivers.converge import Converger
 from drivers.nft import NftBackend
 from drivers.nft_monitor import read
 from drivers.resources import HOST, TABLE_KEY, Foreign, Scope, element_key
-from tests.drivers.nft_world import (
-    EVERY,
-    INTERNAL,
-    NET,
-    SAME,
-    TABLE,
-    TEXT,
-    Watcher,
-    backend_of,
-    create,
-    delete,
-    observed,
-)
+from tests.drivers.nft_world import EVERY, INTERNAL, NET, SAME, TABLE, TEXT, Watcher, backend_of
+from tests.drivers.steps import create, delete, observed
 from tests.lab.wait import await_
 from tests.netns import private_netns, sh
 

@@ -15,8 +15,6 @@ from drivers.marks import Marks
 from drivers.resources import (
     HOST,
     Foreign,
-    Key,
-    Resource,
     Rule,
     Scope,
     program,
@@ -24,6 +22,7 @@ from drivers.resources import (
 )
 from drivers.xtables import VERSIONS, XtablesBackend
 from drivers.xtables_text import parse
+from tests.drivers.steps import create, delete, observed
 from tests.drivers.xtables_world import CLOSING, ENDPOINT, every, planned, rules
 from tests.lab.wait import await_
 from tests.netns import private_netns, sh
@@ -64,18 +63,6 @@ def chain_of(variant: str, version: int, name: str) -> list[str]:
 def operator_writes(variant: str, version: int, *args: str) -> None:
     source = "198.51.100.0/24" if version == 4 else "2001:db8:51::/48"
     run(variant, version, *args, "-s", source, "-m", "comment", "--comment", 'he said "no"', "-j", "DROP")
-
-
-def create(*resources: Resource) -> list[Step]:
-    return [Step(None, resource) for resource in resources]
-
-
-def delete(*resources: Resource) -> list[Step]:
-    return [Step(resource, None) for resource in resources]
-
-
-def observed(backend: XtablesBackend, *resources: Resource) -> dict[Key, Resource | Foreign]:
-    return dict(backend.observe([resource.key for resource in resources]))
 
 
 @pytest.mark.kernel

@@ -18,7 +18,6 @@ from drivers.resources import (
 from tests.drivers.kernel.world import (
     ENDPOINT,
     NETWORK,
-    applied,
     bridge,
     endpoint_of,
     host_address,
@@ -30,6 +29,7 @@ from tests.drivers.kernel.world import (
     settle,
     veth,
 )
+from tests.drivers.steps import applied
 
 pytestmark = pytest.mark.kernel
 

@@ -10,7 +10,8 @@ from drivers.kernel.backend import KernelBackend
 from drivers.resources import (
     link_key,
 )
-from tests.drivers.kernel.world import applied, bridge, host_address, ip, veth
+from tests.drivers.kernel.world import bridge, host_address, ip, veth
+from tests.drivers.steps import applied
 
 pytestmark = pytest.mark.kernel
 

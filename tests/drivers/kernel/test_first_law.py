@@ -16,7 +16,8 @@ from drivers.resources import (
     Setting,
     setting_key,
 )
-from tests.drivers.kernel.world import MARKS, NETWORK, applied, bridge, host_address, ip, link, veth
+from tests.drivers.kernel.world import MARKS, NETWORK, bridge, host_address, ip, link, veth
+from tests.drivers.steps import applied
 from tests.netns import private_netns
 
 pytestmark = pytest.mark.kernel

@@ -22,7 +22,6 @@ from drivers.resources import (
 from tests.drivers.kernel.world import (
     MARKS,
     NETWORK,
-    applied,
     bridge,
     endpoint_of,
     host_address,
@@ -33,6 +32,7 @@ from tests.drivers.kernel.world import (
     settle,
     veth,
 )
+from tests.drivers.steps import applied
 
 pytestmark = pytest.mark.kernel
 

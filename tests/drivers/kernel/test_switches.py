@@ -16,7 +16,8 @@ from drivers.errors import HostFailure
 from drivers.kernel import settings
 from drivers.kernel.backend import KernelBackend
 from drivers.resources import Veth
-from tests.drivers.kernel.world import ENDPOINT, NETWORK, applied, bridge, ip, link, veth
+from tests.drivers.kernel.world import ENDPOINT, NETWORK, bridge, ip, link, veth
+from tests.drivers.steps import applied
 from tests.lab.wait import await_
 from tests.netns import Netns, sh, sysctl
 

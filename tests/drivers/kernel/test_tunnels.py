@@ -18,7 +18,8 @@ from drivers.kernel.backend import KernelBackend
 from drivers.naming import LINK_GROUP
 from drivers.resources import HALF_MADE, FloodEntry, Foreign, PeerTunnel, Scope, Vxlan, flood_key, link_key
 from drivers.resources.tunnels import PeerKind
-from tests.drivers.kernel.world import MARKS, NETWORK, applied, bridge, link
+from tests.drivers.kernel.world import MARKS, NETWORK, bridge, link
+from tests.drivers.steps import applied
 from tests.lab.wait import await_
 from tests.netns import sh
 

@@ -7,10 +7,8 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from typing import Any
 
 from drivers.bridge.planner import BridgePlanner
-from drivers.contract import Step
 from drivers.converge import Converger
 from drivers.facts import HostFacts
-from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
 from drivers.model import Endpoint, Network, Subnet
 from drivers.naming import bridge_mac, endpoint_mac, link_name
@@ -53,11 +51,6 @@ def veth(name: str = "wfh1", **wanted: Any) -> Veth:  # noqa: ANN401 - any field
 
 def host_address(text: str, on: str = "wfb1", *, shared: bool = False) -> HostAddress:
     return HostAddress(key=address_key(on, ip_interface(text)), scope=NETWORK, shared=shared)
-
-
-def applied(backend: KernelBackend, *wanted: Resource) -> None:
-    failures = backend.apply([Step(None, one) for one in wanted])
-    assert not failures, failures
 
 
 def plan(network: Network, *endpoints: Endpoint) -> dict[Scope, list[Resource]]:

@@ -26,9 +26,9 @@ from tests.drivers.openflow.world import (
     PORT,
     SEGMENT,
     SWITCH,
-    applied,
     one,
 )
+from tests.drivers.steps import applied
 from tests.netns import private_netns
 
 pytestmark = pytest.mark.kernel

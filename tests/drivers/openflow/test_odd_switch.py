@@ -22,7 +22,8 @@ from tests.drivers.openflow.fake_switch import (
     plain,
     short_update,
 )
-from tests.drivers.openflow.world import ENDPOINT, MARKS, NETWORK, applied, one
+from tests.drivers.openflow.world import ENDPOINT, MARKS, NETWORK, one
+from tests.drivers.steps import applied
 from tests.lab.wait import await_
 
 BOUND = 10  # seconds

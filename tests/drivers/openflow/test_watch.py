@@ -13,7 +13,8 @@ from drivers.openflow import session
 from drivers.openflow.backend import OpenFlowBackend
 from drivers.resources import Foreign, Scope
 from tests.drivers.openflow.ovs import BRIDGE, Ovs
-from tests.drivers.openflow.world import ENDPOINT, MARKS, NETWORK, PORT, applied, one
+from tests.drivers.openflow.world import ENDPOINT, MARKS, NETWORK, PORT, one
+from tests.drivers.steps import applied
 from tests.lab.wait import await_
 from tests.netns import private_netns
 

@@ -2,11 +2,9 @@
 
 from ipaddress import ip_address
 
-from drivers.contract import Step
 from drivers.marks import Marks
-from drivers.openflow.backend import OpenFlowBackend
 from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
-from drivers.resources import Flow, Resource, Scope, flow, flow_key, scope_of
+from drivers.resources import Flow, Scope, flow, flow_key, scope_of
 from tests.drivers.openflow.ovs import BRIDGE
 
 MARKS = Marks("0123456789abcdef")
@@ -40,8 +38,3 @@ THERE = Remote(
 
 def one(table: int, match: str, actions: str = "drop", *, priority: int = 7, scope: Scope = ENDPOINT) -> Flow:
     return flow(flow_key(BRIDGE, table, priority, match), scope, actions)
-
-
-def applied(backend: OpenFlowBackend, *wanted: Resource) -> None:
-    failures = backend.apply([Step(None, resource) for resource in wanted])
-    assert not failures, failures

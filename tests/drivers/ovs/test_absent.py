@@ -11,18 +11,8 @@ from drivers.errors import HostFailure
 from drivers.marks import Marks
 from drivers.ovsdb import Health, OvsdbBackend, Remote
 from drivers.resources import HOST
-from tests.drivers.ovs.world import (
-    BRIDGE,
-    MARKS,
-    SOON,
-    Watcher,
-    applied,
-    backend_of,
-    create,
-    delete,
-    remote_of,
-    tunnel,
-)
+from tests.drivers.ovs.world import BRIDGE, MARKS, SOON, Watcher, backend_of, remote_of, tunnel
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

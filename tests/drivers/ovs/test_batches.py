@@ -10,7 +10,8 @@ import pytest
 from drivers.contract import Step
 from drivers.ovsdb import OvsdbBackend
 from drivers.resources import OvsPort, scope_of
-from tests.drivers.ovs.world import BRIDGE, FLOW, applied, create, delete, port
+from tests.drivers.ovs.world import BRIDGE, FLOW, port
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 
 pytestmark = pytest.mark.kernel

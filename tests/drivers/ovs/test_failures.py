@@ -9,18 +9,8 @@ from drivers.errors import HostFailure
 from drivers.ovsdb import OvsdbBackend
 from drivers.ovsdb.datapath import kernel_has_datapath
 from drivers.resources import HOST, OvsPort
-from tests.drivers.ovs.world import (
-    BRIDGE,
-    ENDPOINT,
-    FLOW,
-    applied,
-    create,
-    delete,
-    device,
-    port,
-    tunnel,
-    veth,
-)
+from tests.drivers.ovs.world import BRIDGE, ENDPOINT, FLOW, device, port, tunnel, veth
+from tests.drivers.steps import applied, create, delete
 
 pytestmark = pytest.mark.kernel
 

@@ -10,23 +10,8 @@ from drivers.converge import Converger, order
 from drivers.errors import InvalidRequest
 from drivers.ovsdb import OvsdbBackend
 from drivers.resources import HOST, OvsBridge, OvsPort, Rank, Resource, Veth, link_key, ovs_bridge_key, ovs_port_key
-from tests.drivers.ovs.world import (
-    BRIDGE,
-    ENDPOINT,
-    FLOW,
-    MAC,
-    MARKS,
-    NETWORK,
-    applied,
-    create,
-    delete,
-    device,
-    ip,
-    noticed,
-    port,
-    tunnel,
-    veth,
-)
+from tests.drivers.ovs.world import BRIDGE, ENDPOINT, FLOW, MAC, MARKS, NETWORK, device, ip, noticed, port, tunnel, veth
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.netns import sh
 

@@ -4,7 +4,8 @@ import pytest
 
 from drivers.converge import Converger
 from drivers.resources import HOST
-from tests.drivers.ovs.world import BRIDGE, applied, backend_of, tunnel
+from tests.drivers.ovs.world import BRIDGE, backend_of, tunnel
+from tests.drivers.steps import applied
 from tests.lab.net import RUN_NETNS, NetNs
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs

@@ -14,7 +14,6 @@ from tests.drivers.ovs.world import (
     NETWORK,
     Watcher,
     Wire,
-    applied,
     backend_of,
     device,
     ip,
@@ -22,6 +21,7 @@ from tests.drivers.ovs.world import (
     port,
     veth,
 )
+from tests.drivers.steps import applied
 from tests.lab.net import NetNs
 from tests.lab.ovs import Ovs
 

@@ -6,7 +6,8 @@ import pytest
 
 from drivers.errors import HostFailure
 from drivers.ovsdb import OvsdbBackend
-from tests.drivers.ovs.world import BRIDGE, SOON, applied, backend_of, create, delete, device, port, tunnel, veth
+from tests.drivers.ovs.world import BRIDGE, SOON, backend_of, device, port, tunnel, veth
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

@@ -14,20 +14,8 @@ from drivers.converge import Converger
 from drivers.errors import HostFailure
 from drivers.ovsdb import OvsdbBackend
 from drivers.resources import HOST, Key
-from tests.drivers.ovs.world import (
-    BRIDGE,
-    FLOW,
-    SOON,
-    Watcher,
-    applied,
-    backend_of,
-    create,
-    delete,
-    device,
-    port,
-    tunnel,
-    veth,
-)
+from tests.drivers.ovs.world import BRIDGE, FLOW, SOON, Watcher, backend_of, device, port, tunnel, veth
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

@@ -8,20 +8,8 @@ from drivers.converge import Converger
 from drivers.errors import Conflict
 from drivers.ovsdb import OvsdbBackend
 from drivers.resources import HOST, Foreign, OvsPort, Resource
-from tests.drivers.ovs.world import (
-    BRIDGE,
-    NETWORK,
-    OTHER,
-    SOON,
-    applied,
-    backend_of,
-    create,
-    delete,
-    device,
-    port,
-    tunnel,
-    veth,
-)
+from tests.drivers.ovs.world import BRIDGE, NETWORK, OTHER, SOON, backend_of, device, port, tunnel, veth
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

@@ -14,7 +14,8 @@ import pytest
 
 from drivers.ovsdb import OvsdbBackend
 from drivers.ovsdb.ledger import Ledger
-from tests.drivers.ovs.world import BRIDGE, SOON, Watcher, applied, backend_of, create, port, tunnel
+from tests.drivers.ovs.world import BRIDGE, SOON, Watcher, backend_of, port, tunnel
+from tests.drivers.steps import applied, create
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

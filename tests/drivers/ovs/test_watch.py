@@ -16,15 +16,13 @@ from tests.drivers.ovs.world import (
     OTHER,
     SOON,
     Watcher,
-    applied,
     backend_of,
-    create,
-    delete,
     device,
     port,
     tunnel,
     veth,
 )
+from tests.drivers.steps import applied, create, delete
 from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from drivers.contract import Step
 from drivers.marks import Marks
 from drivers.ovsdb import OvsdbBackend, Remote, parse
 from drivers.resources import (
@@ -58,14 +57,6 @@ def noticed(backend: OvsdbBackend, *resources: Resource) -> None:
     await_(lambda: any(backend.observe([one.key]).get(one.key) != one for one in resources), SOON, "the word of it")
 
 
-def create(*resources: Resource) -> list[Step]:
-    return [Step(None, resource) for resource in resources]
-
-
-def delete(*resources: Resource) -> list[Step]:
-    return [Step(resource, None) for resource in resources]
-
-
 def remote_of(ovs: Ovs) -> Remote:
     return parse(ovs.remote, ovs.outside)
 
@@ -78,11 +69,6 @@ def backend_of(ovs: Ovs, store: str = MARKS.store, patience: float = SOON) -> It
         yield backend
     finally:
         backend.close()
-
-
-def applied(backend: OvsdbBackend, *resources: Resource) -> None:
-    failures = backend.apply(create(*resources))
-    assert not failures, failures
 
 
 def veth(name: str = "wfh1", peer: str = "", netns: str = "") -> None:
