@@ -175,7 +175,7 @@ def neighbour_discovery(me: Station, you: Station) -> dict[str, tuple[bytes, byt
             body = struct.pack("!BBHI", kind, 0, 0, 0) + IPv6Address(you.v6).packed
             option = bytes((253, 3)) + mark.ljust(22, b"\0")  # for experiments (RFC 4727)
             source, goal = IPv6Address(me.v6), IPv6Address(target)
-            packet = ipv6(source, goal, _summed(source, goal, body + option, _ICMP6, at=2), _ICMP6, hops=255)
+            packet = ipv6(source, goal, summed(source, goal, body + option, _ICMP6, at=2), _ICMP6, hops=255)
             found[f"{name} to {target}"] = (ethernet(to, me.mac, IPV6, packet), mark)
     return found
 
@@ -208,7 +208,7 @@ def arp(me: Station, you: Station, to: str, mark: bytes) -> bytes:
 
 def udp(source: Address, target: Address, payload: bytes) -> bytes:
     """Return a datagram to `PORT`."""
-    return _summed(source, target, struct.pack("!HHHH", PORT, PORT, 8 + len(payload), 0) + payload, _UDP, at=6)
+    return summed(source, target, struct.pack("!HHHH", PORT, PORT, 8 + len(payload), 0) + payload, _UDP, at=6)
 
 
 def ipv4(source: Address, target: Address, payload: bytes, fragment: int) -> bytes:
@@ -216,7 +216,7 @@ def ipv4(source: Address, target: Address, payload: bytes, fragment: int) -> byt
     head = (
         struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, fragment, 64, _UDP, 0) + source.packed + target.packed
     )
-    return head[:10] + _checksum(head) + head[12:] + payload
+    return head[:10] + checksum(head) + head[12:] + payload
 
 
 def ipv6(source: Address, target: Address, payload: bytes, following: int, hops: int = 64) -> bytes:
@@ -224,13 +224,14 @@ def ipv6(source: Address, target: Address, payload: bytes, following: int, hops:
     return struct.pack("!IHBB", 6 << 28, len(payload), following, hops) + source.packed + target.packed + payload
 
 
-def _summed(source: Address, target: Address, message: bytes, protocol: int, *, at: int) -> bytes:
+def summed(source: Address, target: Address, message: bytes, protocol: int, *, at: int) -> bytes:
     """Put the checksum into a message; IPv4 and IPv6 sum the addresses alike (RFC 768, RFC 8200)."""
     pseudo = source.packed + target.packed + struct.pack("!II", len(message), protocol)
-    return message[:at] + _checksum(pseudo + message) + message[at + 2 :]
+    return message[:at] + checksum(pseudo + message) + message[at + 2 :]
 
 
-def _checksum(data: bytes) -> bytes:
+def checksum(data: bytes) -> bytes:
+    """Return the Internet checksum (RFC 1071)."""
     data += bytes(len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

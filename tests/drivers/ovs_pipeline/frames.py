@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from typing import Final, Self
 
+from tests.matrix.frames import checksum, ipv6, summed
 from tests.matrix.traffic import Spot
 
 ARP, IP, IPV6, OTHER, TAGGED = 0x0806, 0x0800, 0x86DD, 0x88B5, 0x8100
@@ -62,9 +63,9 @@ def udp(source: str, target: str) -> bytes:
     datagram = struct.pack("!HHHH", 4000, 4001, 8, 0)
     one, other = ip_address(source), ip_address(target)
     if isinstance(one, IPv6Address):
-        return _ipv6(one, IPv6Address(target), _UDP, datagram)
+        return ipv6(one, IPv6Address(target), datagram, _UDP, hops=255)
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, _UDP, 0) + one.packed + other.packed
-    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + datagram
+    return head[:10] + checksum(head) + head[12:] + datagram
 
 
 def nd(kind: int, source: str, target: str, about: str, *options: tuple[int, str]) -> bytes:
@@ -72,9 +73,7 @@ def nd(kind: int, source: str, target: str, about: str, *options: tuple[int, str
     one, other = IPv6Address(source), IPv6Address(target)
     told = b"".join(struct.pack("!BB", option, 1) + mac(address) for option, address in options)
     body = struct.pack("!BBHI", kind, 0, 0, 0x20000000 if kind == NA else 0) + IPv6Address(about).packed + told
-    pseudo = one.packed + other.packed + struct.pack("!II", len(body), _ICMPV6)
-    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
-    return _ipv6(one, other, _ICMPV6, body)
+    return ipv6(one, other, summed(one, other, body, _ICMPV6, at=2), _ICMPV6, hops=255)
 
 
 def group_mac(address: str) -> str:
@@ -85,19 +84,6 @@ def group_mac(address: str) -> str:
 def solicited(address: str) -> str:
     """Return the group that is asked for an address (RFC 4291, 2.7.1)."""
     return str(IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + IPv6Address(address).packed[-3:]))
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
-    data += b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _ipv6(source: IPv6Address, target: IPv6Address, protocol: int, payload: bytes) -> bytes:
-    return struct.pack("!IHBB", 6 << 28, len(payload), protocol, 255) + source.packed + target.packed + payload
 
 
 @dataclass(eq=False)
