@@ -343,7 +343,6 @@ class Engine:
 
 
 ENDPOINT = "e" * 64
-SAID = {"Links": ["db:database"], "Aliases": ["w"], "DNSNames": ["web"]}
 CONTAINER = {
     "Name": "/web",
     "Config": {"ExposedPorts": {"3306/tcp": {}, "53/udp": {}}},
