@@ -18,6 +18,7 @@ from tests.lab.node import Node
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
+from tests.matrix.frames import checksum
 from tests.matrix.traffic import OPEN, PROTOCOLS, Knock, Spot, Traffic
 
 ISOLATED = {f"com.docker.network.bridge.gateway_mode_ipv{version}": "isolated" for version in (4, 6)}
@@ -208,8 +209,7 @@ def largest(spot: Spot, address: str) -> int:
         for size in sizes:
             body = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0x5757, size) + bytes(size)
             if not v6:
-                total = sum(struct.unpack(f"!{len(body) // 2}H", body[: len(body) // 2 * 2]))
-                body = body[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + body[4:]
+                body = body[:2] + checksum(body) + body[4:]
             try:
                 sock.sendto(body, (address, 0))
             except OSError as error:
