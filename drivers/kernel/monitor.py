@@ -109,7 +109,8 @@ class Monitor:
         switched = bool(link.changed & IFF_UP)
         went_down = switched and not link.up
         # the kernel sets a new port up before it puts it into its bridge (do_setlink, Linux 6.18)
-        left_its_bridge = link.kind in _PORTS and link.up and not switched and not link.master
+        # a port of Open vSwitch is in no bridge that the kernel knows of; unlike one of a bridge it is NOARP
+        left_its_bridge = link.kind in _PORTS and link.up and not switched and not link.master and link.arp
         if gone or went_down or left_its_bridge:
             self._dirty(scope)
 

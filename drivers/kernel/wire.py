@@ -88,6 +88,8 @@ class Link:
     ``accept_ra``, ``disable_ipv6``, ``addr_gen``  its IPv6 switches; ``None`` where it has no IPv6 at all (MTU below
                        1280, or a kernel without)
     ``route_localnet``  its IPv4 switch of that name, as set for this link alone
+    ``master``         the bridge that it is a port of; 0 on Open vSwitch, whose kernel datapath makes itself the master
+                       of its ports (``ovs-system``): OVSDB says which bridge it is
     ``hairpin``        as a port of a bridge, it may be given back what came from it
     ``isolated``       as a port of a bridge, it is given nothing that came from another port that is isolated, too
     ``data``           what only its kind knows, as it was told (:mod:`drivers.kernel.tunnel_wire`)
@@ -179,8 +181,8 @@ def link(message: Message) -> Link | None:
         return None
     said = attributes(message.body[_LINK.size :])
     info = attributes(said.get(_IFLA_LINKINFO, b""))
-    port = info.get(_IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")) == "bridge" else b""
-    as_port = attributes(port)
+    port_of = _text(info.get(_IFLA_INFO_SLAVE_KIND, b""))
+    as_port = attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"") if port_of == "bridge" else b"")
     kind = _text(info.get(_IFLA_INFO_KIND, b""))
     spec = attributes(said.get(_IFLA_AF_SPEC, b""))
     inet, inet6 = attributes(spec.get(_AF_INET, b"")), attributes(spec.get(_AF_INET6, b""))
@@ -196,7 +198,7 @@ def link(message: Message) -> Link | None:
         changed=changed,
         mac=said.get(_IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(said.get(_IFLA_MTU)) or 0,
-        master=_number(said.get(_IFLA_MASTER)) or 0,
+        master=0 if port_of == "openvswitch" else _number(said.get(_IFLA_MASTER)) or 0,
         accept_ra=_number(conf, _DEVCONF_ACCEPT_RA),
         disable_ipv6=_number(conf, _DEVCONF_DISABLE_IPV6),
         addr_gen=next(iter(inet6.get(_IFLA_INET6_ADDR_GEN_MODE, b"")), None),

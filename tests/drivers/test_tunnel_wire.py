@@ -79,3 +79,15 @@ def test_an_isolated_port_is_read_as_one() -> None:
     found = link(Message(16, 0, 0, body))
     assert found is not None
     assert (found.kind, found.isolated) == ("geneve", True)
+
+
+@pytest.mark.parametrize(("kind", "master"), [(b"openvswitch\0", 0), (b"bridge\0", 9), (b"bond\0", 9)])
+def test_a_port_of_open_vswitchs_kernel_datapath_is_in_no_bridge(kind: bytes, master: int) -> None:
+    """Its master is ``ovs-system``, which is Open vSwitch's own affair."""
+    info = _attribute(18, _attribute(1, b"veth\0") + _attribute(4, kind))
+    body = (
+        struct.pack("=BxHiII", 0, 1, 7, 1, 0) + _attribute(3, b"wfh1\0") + _attribute(10, struct.pack("=I", 9)) + info
+    )
+    found = link(Message(16, 0, 0, body))
+    assert found is not None
+    assert (found.kind, found.master) == ("veth", master)

@@ -111,6 +111,16 @@ def test_what_weft_switches_for_published_ports_does_not_wake_it(backend: Kernel
     assert heard.so_far() == []
 
 
+def test_a_port_of_open_vswitch_does_not_wake_it(backend: KernelBackend, heard: Heard) -> None:
+    """The kernel knows of no bridge that it is in."""
+    port = replace(VETH, bridge="")
+    applied(backend, port)
+    for line in ("link set wfc1 up", "link set wfh1 promisc on", "link set wfc1 down"):
+        ip(*line.split())
+    applied(backend, port)
+    assert heard.so_far() == []
+
+
 CHANGES: dict[str, tuple[str, set[Scope]]] = {
     "bridge deleted": ("link del wfb1", {NETWORK, ENDPOINT}),
     "bridge down": ("link set wfb1 down", {NETWORK}),
