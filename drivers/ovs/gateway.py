@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from drivers.model import Address
-from drivers.ovs.model import Gateway, Segment, link_local
+from drivers.naming import link_local
+from drivers.ovs.model import Gateway, Segment
 from drivers.ovs.source import ADVERTISEMENT, SOLICITATION
 from drivers.ovs.tables import FROM_CONTAINER, FROM_HOST, NETWORK, ORIGIN, Board, Table
 from drivers.resources import Resource

@@ -6,11 +6,11 @@ Numbers (of a network, of a slot) are claimed in the store, as host ports are: t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Final, Literal
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address
+from drivers.naming import VNIS
 
 TunnelKind = Literal["vxlan", "geneve", "gre"]
 
@@ -19,8 +19,6 @@ SLOTS: Final = 2048
 PEERS: Final = 1024
 """Peers that a network can have. OVS drops a packet after 4,096 resubmits (3.1), and a full network takes 3,300."""
 LAST_NETWORK: Final = (1 << 32) - 1
-LAST_VNI: Final = (1 << 24) - 1
-"""VXLAN (RFC 7348) and Geneve (RFC 8926) carry 24 bits; GRE's key would carry 32 (RFC 2890)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +58,17 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """What joins a network's hosts: the bridge's one port of that kind, the VNI (GRE: key) and the peers."""
+    """What joins a network's hosts: the bridge's one port of that kind, the VNI (GRE: key) and the peers.
+
+    VXLAN (RFC 7348) and Geneve (RFC 8926) carry 24 bits; GRE's key would carry 32 (RFC 2890).
+    """
 
     port: str
     vni: int
     peers: tuple[Peer, ...] = ()
 
     def __post_init__(self) -> None:
-        _within("a VNI", self.vni, range(1, LAST_VNI + 1))
+        _within("a VNI", self.vni, VNIS)
         if len({peer.address.version for peer in self.peers}) > 1:
             raise InvalidRequest("the peers of a network are reached by IPv4 or by IPv6, not by both")
 
@@ -122,12 +123,6 @@ class Remote:
     mac: str
     peer: Address
     addresses: tuple[Address, ...] = ()
-
-
-def link_local(mac: str) -> IPv6Address:
-    """Return the link-local address that follows from a MAC (RFC 4291, appendix A)."""
-    first, *rest = bytes.fromhex(mac.replace(":", ""))
-    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]]))
 
 
 def _within(what: str, value: int, allowed: range) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from drivers.ovs.model import Attachment, link_local
+from drivers.naming import link_local
+from drivers.ovs.model import Attachment
 from drivers.ovs.tables import Board, Table
 from drivers.resources import Resource
 from drivers.resources.flow_text import NO_MAC, Value, match, resubmit

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from drivers.errors import InvalidRequest
+from drivers.naming import link_local
 from drivers.ovs import pipeline
-from drivers.ovs.model import PEERS, SLOTS, Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel, link_local
+from drivers.ovs.model import PEERS, SLOTS, Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
 from drivers.ovs.tables import Table
 from drivers.resources import Flow, FlowFence, Rank, scope_of
 from drivers.resources.flow_text import DROP

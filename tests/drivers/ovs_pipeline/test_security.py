@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from drivers.ovs.model import TunnelKind, link_local
+from drivers.naming import link_local
+from drivers.ovs.model import TunnelKind
 from tests.drivers.ovs_pipeline import frames
 from tests.drivers.ovs_pipeline.frames import (
     ALL_NODES,
