@@ -175,23 +175,36 @@ class Switch:
 
     def _change(self, step: Step) -> _Change | None:
         """Return what is to be done for a step, ``None`` if it is done already."""
-        place = self._place(step.key) if step.new is None else self._at(step.key, self._ports.number)
-        there = self._mirror.get(place) if place is not None else None
-        found = self._seen(step.key, place, there) if place is not None and there is not None else None
         match step.new:
             case None:
-                ours = isinstance(found, Resource) and found.scope == step.resource.scope
-                return _Change(step, place, there.cookie, None) if ours and place and there else None
-            case Flow() as new if found == new:
-                return None
-            case Flow() as new if isinstance(found, Foreign) or (found and found.scope != new.scope):
-                raise Conflict(f"{new.scope}: {new.key} is taken by {_holder(found)}")
-            case Flow() as new if place is not None:
-                instructions = actions.encode(new.actions, self._ports.number)
-                cookie = self._cookies.write(new.scope, place, instructions)
-                return _Change(step, place, cookie, Entry(cookie, instructions))
+                return self._deletion(step)
+            case Flow() as new:
+                return self._addition(step, new)
             case other:
                 raise InvalidRequest(f"{other.key} is not a flow")
+
+    def _deletion(self, step: Step) -> _Change | None:
+        place = self._place(step.key)
+        there = self._mirror.get(place) if place is not None else None
+        if place is None or there is None:
+            return None
+        found = self._seen(step.key, place, there)
+        ours = isinstance(found, Resource) and found.scope == step.resource.scope
+        return _Change(step, place, there.cookie, None) if ours else None
+
+    def _addition(self, step: Step, new: Flow) -> _Change | None:
+        place = self._at(new.key, self._ports.number)
+        there = self._mirror.get(place)
+        match self._seen(new.key, place, there) if there is not None else None:
+            case Foreign(what=holder):
+                raise Conflict(f"{new.scope}: {new.key} is taken by {holder}")
+            case Resource(scope=scope) if scope != new.scope:
+                raise Conflict(f"{new.scope}: {new.key} is taken by {scope}")
+            case found if found == new:
+                return None
+        instructions = actions.encode(new.actions, self._ports.number)
+        cookie = self._cookies.write(new.scope, place, instructions)
+        return _Change(step, place, cookie, Entry(cookie, instructions))
 
     def _commit(self, session: Session, changes: list[_Change], failures: dict[Key, Exception]) -> None:
         """Make the changes, all at once; what the switch refuses is noted, and the rest is tried again without it."""
@@ -315,7 +328,3 @@ def _committed(answers: Sequence[Message]) -> bool:
 def _refused(step: Step, why: Refusal) -> HostFailure:
     verb = "deleted" if step.new is None else "made"
     return HostFailure(f"{step.key} could not be {verb}: {explain(why)} (by hand: {step})")
-
-
-def _holder(found: Resource | Foreign | None) -> str:
-    return found.what if isinstance(found, Foreign) else f"{found.scope}" if found else "nobody"
