@@ -22,6 +22,8 @@ from drivers.openflow.fields import (
     WIDE,
     Name,
     Number,
+    no_name,
+    no_number,
     plain_header,
     port_number,
     port_text,
@@ -118,7 +120,7 @@ def _set_field(rest: str) -> bytes:
     if assigned not in BY_ASSIGNED:
         return b""
     field = BY_ASSIGNED[assigned]
-    body = tlv(HEADERS[field.name], write(field, text, _nobody))
+    body = tlv(HEADERS[field.name], write(field, text, no_number))
     return padded(_ACTION.pack(_SET_FIELD, padded_size(_ACTION.size + len(body))) + body)
 
 
@@ -165,7 +167,7 @@ def _decoded_set_field(data: bytes) -> str:
     field = BY_HEADER.get(header)
     if field is None or mask or not field.assigned:
         return _unknown(data)
-    return f"set_field:{read(field, value, _nothing)}->{field.assigned}"
+    return f"set_field:{read(field, value, no_name)}->{field.assigned}"
 
 
 def _decoded_move(data: bytes) -> str:
@@ -192,14 +194,6 @@ def _unknown(data: bytes) -> str:
 def padded_size(length: int) -> int:
     """Return the length rounded up to what OpenFlow aligns to."""
     return length + 7 & ~7
-
-
-def _nobody(name: str) -> int:
-    raise ValueError(name)
-
-
-def _nothing(_: int) -> None:
-    return None
 
 
 _ENCODE: Final[Mapping[str, Callable[[str], bytes]]] = {

@@ -151,6 +151,15 @@ def read(field: Field, data: bytes, name: Name) -> str:
     return _READ[field.form](data, name)
 
 
+def no_number(name: str) -> int:
+    """Say that no interface has a number, for a value that is none."""
+    raise ValueError(name)
+
+
+def no_name(_: int) -> None:
+    """Say that no number has a name, for a value that is no interface."""
+
+
 def port_text(number: int, name: Name) -> str:
     """Return an interface's name in quotes, else its number."""
     known = name(number)

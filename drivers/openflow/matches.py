@@ -18,6 +18,8 @@ from drivers.openflow.fields import (
     LATE,
     Name,
     Number,
+    no_name,
+    no_number,
     pieces,
     read,
     split,
@@ -107,7 +109,7 @@ def _encoded(part: str) -> tuple[bytes, ...]:
         raise InvalidRequest(f"no flow of ours matches {part}")
     field = FIELDS[name]
     value, _, mask = (text, "", "") if field.form == "tag" else text.partition("/")
-    return (tlv(HEADERS[name], write(field, value, _nobody), write(field, mask, _nobody) if mask else b""),)
+    return (tlv(HEADERS[name], write(field, value, no_number), write(field, mask, no_number) if mask else b""),)
 
 
 @lru_cache(_REMEMBERED)
@@ -121,13 +123,5 @@ def _decoded(piece: bytes) -> tuple[int, str, bytes]:
     field = BY_HEADER[header]
     if mask and field.form != "mac":
         raise ValueError(f"a mask on {field.name}")
-    told = "/".join(read(field, one, _unknown) for one in (value, mask) if one)
+    told = "/".join(read(field, one, no_name) for one in (value, mask) if one)
     return _TURNS[field.name], f"{field.name}={told}", value
-
-
-def _nobody(name: str) -> int:
-    raise ValueError(name)
-
-
-def _unknown(_: int) -> None:
-    return None
