@@ -15,9 +15,8 @@ from drivers.marks import Marks
 from drivers.openflow.marks import Cookies, Scopes
 from drivers.openflow.ports import OfPort
 from drivers.openflow.switch import Switch
-from drivers.resources import Foreign, Key, Resource, Scope
+from drivers.resources import OVS_BRIDGE, Foreign, Key, Resource, Scope
 
-BRIDGE: Final = "br-int"
 RUNDIR: Final = Path("/var/run/openvswitch")
 """Where ovs-vswitchd puts the bridges' sockets, unless it is told otherwise (``OVS_RUNDIR``)."""
 
@@ -42,7 +41,7 @@ class OpenFlowBackend:
         ofport: OfPort,
         *,
         rundir: Path = RUNDIR,
-        bridges: Sequence[str] = (BRIDGE,),
+        bridges: Sequence[str] = (OVS_BRIDGE,),
     ) -> None:
         self._wake = threading.Event()
         self._watchers: list[Dirty] = []

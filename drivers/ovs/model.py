@@ -11,6 +11,7 @@ from typing import Final, Literal
 from drivers.errors import InvalidRequest
 from drivers.model import Address
 from drivers.naming import VNIS
+from drivers.resources import OVS_BRIDGE
 
 TunnelKind = Literal["vxlan", "geneve", "gre"]
 
@@ -29,7 +30,7 @@ class Switch:
                     goes to the one it is about, and to nobody else
     """
 
-    bridge: str = "br-int"
+    bridge: str = OVS_BRIDGE
     answers_nd: bool = True
 
 
