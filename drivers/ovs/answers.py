@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from drivers.model import Address
-from drivers.ovs.source import ADVERTISEMENT, SOLICITATION, UNSPECIFIED
+from drivers.ovs.source import ADVERTISEMENT, SOLICITATION, UNSPECIFIED, UNSPECIFIED_IPV4
 from drivers.ovs.tables import Board, Table
 from drivers.resources import Resource
 from drivers.resources.flow_text import (
@@ -34,13 +34,12 @@ _REPLY: Final = 2
 _SOURCE_OPTION: Final = 1
 _TARGET_OPTION: Final = 2
 _SOLICITED_OVERRIDE: Final = 0x60000000  # the flags of an advertisement (RFC 4861, 4.4)
-_UNSPECIFIED_IPV4: Final = IPv4Address("0.0.0.0")  # noqa: S104 - a source address: an ARP probe's (RFC 5227)
 
 
 def otherwise(board: Board) -> Iterator[Resource]:
     """Yield the host's part: what is not answered goes on its way."""
     on_its_way = resubmit(Table.DESTINATION)
-    yield board.flow(Table.ANSWER, 90, match("arp", arp_spa=_UNSPECIFIED_IPV4), on_its_way)
+    yield board.flow(Table.ANSWER, 90, match("arp", arp_spa=UNSPECIFIED_IPV4), on_its_way)
     probe = match("icmp6", icmp_type=SOLICITATION, ipv6_src=UNSPECIFIED)
     yield board.flow(Table.ANSWER, 90, probe, on_its_way)
     yield board.flow(Table.ANSWER, 0, match(), on_its_way)

@@ -23,7 +23,7 @@ ADVERTISEMENT: Final = 136
 REDIRECT: Final = 137
 
 UNSPECIFIED: Final = IPv6Address("::")
-_UNSPECIFIED_IPV4: Final = IPv4Address("0.0.0.0")  # noqa: S104 - a source address: an ARP probe's (RFC 5227)
+UNSPECIFIED_IPV4: Final = IPv4Address("0.0.0.0")  # noqa: S104 - a source address: an ARP probe's (RFC 5227)
 
 _DESTINATION: Final = resubmit(Table.DESTINATION)
 _ANSWER: Final = resubmit(Table.ANSWER)
@@ -62,7 +62,7 @@ def _own4(board: Board, at: Attachment, address: IPv4Address) -> Iterator[Resour
     # an announcement (RFC 5227) is for all, and no question
     yield board.flow(Table.SOURCE, 60, match("arp", **says, arp_spa=address, arp_tpa=address), _DESTINATION)
     # a probe asks whether somebody else has it
-    yield board.flow(Table.SOURCE, 60, match("arp", **says, arp_spa=_UNSPECIFIED_IPV4, arp_tpa=address), _DESTINATION)
+    yield board.flow(Table.SOURCE, 60, match("arp", **says, arp_spa=UNSPECIFIED_IPV4, arp_tpa=address), _DESTINATION)
 
 
 def _own6(board: Board, at: Attachment, addresses: tuple[IPv6Address, ...]) -> Iterator[Resource]:
