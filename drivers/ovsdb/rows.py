@@ -133,10 +133,6 @@ class Rows:
         """Yield the ports of a bridge. It looks at all ports there are."""
         return (port for port in self.ports.values() if port.uuid in bridge.ports)
 
-    def settled(self) -> bool:
-        """Tell whether ovs-vswitchd has taken all that it was told to wait for."""
-        return self.root is not None and self.root.cur_cfg >= self.root.next_cfg
-
     def clear(self) -> None:
         """Forget all rows."""
         self.root = None
