@@ -83,15 +83,6 @@ class Reader:
             case _:
                 return None
 
-    def works(self, key: Key) -> bool:
-        """Tell whether ovs-vswitchd has made what is at a key."""
-        name = key.at[0]
-        if key.kind == "bridge":
-            bridge = self.rows.bridges.get(name)
-            return bridge is not None and bool(bridge.datapath_id)
-        interface = self.rows.interfaces.get(name)
-        return interface is not None and not interface.error and (interface.ofport or -1) > 0
-
     def same_link(self, port: PortRow) -> bool:
         """Tell whether the link behind a port is the one that it was made for; of a tunnel there is none."""
         interface = self.rows.interface_of(port)
@@ -115,7 +106,7 @@ class Reader:
                 f"too): let weft use another name, or if nothing needs it, ovs-vsctl del-br {row.name}",
             )
         bridge = _bridge(row, scope)
-        return replace(bridge, sound=bridge.sound and self.works(key))
+        return replace(bridge, sound=bridge.sound and row.datapath_id != "")
 
     def _port(self, row: PortRow) -> OvsPort | Foreign:
         key, scope, bridge = ovs_port_key(row.name), self._scope(row), self.rows.bridge_of(row)
@@ -125,8 +116,9 @@ class Reader:
                 f"a port of Open vSwitch's bridge {bridge}, {_maker(row)}: if nothing needs it, "
                 f"ovs-vsctl del-port {bridge} {row.name}",
             )
-        port = _port(row, self.rows.interface_of(row), bridge, scope)
-        return replace(port, sound=port.sound and self.works(key) and self.same_link(row))
+        interface = self.rows.interface_of(row)
+        port = _port(row, interface, bridge, scope)
+        return replace(port, sound=port.sound and _works(interface) and self.same_link(row))
 
 
 def index_of(name: str) -> str:
@@ -168,6 +160,11 @@ def _port(row: PortRow, interface: InterfaceRow | None, bridge: str, scope: Scop
         mac=interface.mac,
         mtu=interface.mtu_request,
     )
+
+
+def _works(interface: InterfaceRow | None) -> bool:
+    """Tell whether ovs-vswitchd has made what is behind a port."""
+    return interface is not None and not interface.error and (interface.ofport or -1) > 0
 
 
 def _lost(interface: InterfaceRow, index: str) -> bool:
