@@ -64,7 +64,7 @@ class FakeKernel(FakeBackend):
         same = isinstance(other, Vxlan) and (other.vni, other.port) == (new.vni, new.port)
         return same and other.key != new.key
 
-    def _make_link(self, new: Bridge | Veth | Vxlan | PeerTunnel) -> None:
+    def _make_link(self, new: Bridge | _Port) -> None:
         """Make a link that has no alias yet: the kernel takes none at the making."""
         there = self.host.objects.get(new.key)
         if there is not None and isinstance(there.resource, type(new)):

@@ -71,7 +71,7 @@ class FakeOvsdb(FakeTransactions):
         return [
             held
             for held in self.host.objects.values()
-            if getattr(held.resource, "bridge", None) == bridge and isinstance(held.resource, OvsPort)
+            if isinstance(held.resource, OvsPort) and held.resource.bridge == bridge
         ]
 
     def _need_bridge(self, new: OvsPort) -> None:
