@@ -226,8 +226,7 @@ class Client:
     def _all(self) -> Iterator[Work]:
         yield from self._queue
         yield from self._sent[1] if self._sent else ()
-        for _, works in self._untaken:
-            yield from works
+        yield from self._awaited()
 
     def _again(self, works: Sequence[Work]) -> None:
         """Have it asked what is left to do about steps, before anything else."""
@@ -279,7 +278,7 @@ class Client:
         """
         if self.reader.rows.root is None:
             return
-        busy = {work.step.key for _, works in self._untaken for work in works}
+        busy = {work.step.key for work in self._awaited()}
         batch: list[Work] = []
         operations: list[Operation] = []
         left: deque[Work] = deque()
@@ -322,6 +321,7 @@ class Client:
         return Unanswered(Silence.DAEMON, f"it has taken configuration {rows.root.cur_cfg} of {rows.root.next_cfg}")
 
     def _awaited(self) -> list[Work]:
+        """Return what ovs-vswitchd has not come to yet."""
         return [work for _, works in self._untaken for work in works]
 
 
