@@ -36,8 +36,9 @@ class Poller:
         self._poll.register(number, self._events[number])
 
     def timer_wait(self, delay: float) -> None:
-        """Wake up after a while."""
-        self._least = min(max(delay, 0), delay if self._least is None else self._least)
+        """Wake up after a while; at once if that has passed already (to poll(2) a negative time is for ever)."""
+        delay = max(delay, 0)
+        self._least = delay if self._least is None else min(self._least, delay)
 
     def timer_wait_until(self, when: float) -> None:
         """Wake up at a time, by the monotonic clock."""
