@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from drivers.contract import Dirty, Step
-from drivers.errors import HostFailure, InvalidRequest
+from drivers.errors import InvalidRequest, WeftError
 from drivers.marks import Marks
 from drivers.openflow.marks import Cookies, Scopes
 from drivers.openflow.ports import OfPort
@@ -105,7 +105,7 @@ class OpenFlowBackend:
         def keep_in_touch() -> None:
             while not stop.is_set():
                 for switch in self._switches.values():
-                    with suppress(HostFailure):  # it is asked again soon, and whoever needs it is told
+                    with suppress(WeftError):  # it is asked again soon, and whoever needs it is told
                         switch.look()
                 self._wake.wait(_LOOK)
                 self._wake.clear()

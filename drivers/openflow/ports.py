@@ -31,6 +31,7 @@ class Ports:
         self._listing = listing
         self._names: dict[int, str] = {}
         self._last: dict[str, int] = {}
+        self._numberless: set[str] = set()
         self._listed = False
 
     def forget(self) -> None:
@@ -39,14 +40,18 @@ class Ports:
         self._last.clear()
         self._listed = False
 
+    def ask_again(self) -> None:
+        """Let names that had no number be asked for again: whoever has them may be waited for, so once in a call."""
+        self._numberless.clear()
+
     def look_again(self) -> None:
         """Let the next unknown number be looked up once."""
         self._listed = False
 
     def number(self, name: str) -> int:
         """Return the number of an interface. Raises :class:`NoPort`: a flow without it would mean something else."""
-        found = self._ofport(name)
-        if found is None or found < 0:
+        found = self._now(name)
+        if found is None:
             raise NoPort(
                 f"interface {name} has no OpenFlow number on bridge {self._bridge}: it is not a port there, or Open "
                 f"vSwitch could not open it; see: ovs-vsctl get interface {name} ofport error"
@@ -70,8 +75,15 @@ class Ports:
                 if is_link_name(called):  # what an operator calls his port may be none
                     self._note(each, called)
         name = self._names.get(number)
-        now = self._ofport(name) if name else None
-        return name if now is None or now < 0 or _widened(now) == number else None
+        now = self._now(name) if name else None
+        return name if now is None or _widened(now) == number else None
+
+    def _now(self, name: str) -> int | None:
+        found = None if name in self._numberless else self._ofport(name)
+        if found is None or found < 0:
+            self._numberless.add(name)
+            return None
+        return found
 
     def _note(self, number: int, name: str) -> int:
         number = _widened(number)

@@ -156,11 +156,11 @@ class Switch:
             failures: dict[Key, Exception] = {}
             try:
                 session = self._connected()
+                if session is None:
+                    return {step.key: self._nobody(step) for step in steps if step.new is not None}
+                self._catch_up(session)
             except WeftError as failure:
                 return dict.fromkeys((step.key for step in steps), failure)
-            if session is None:
-                return {step.key: self._nobody(step) for step in steps if step.new is not None}
-            self._catch_up(session)
             changes: list[_Change] = []
             for step in steps:
                 try:
@@ -245,6 +245,7 @@ class Switch:
 
     def _connected(self) -> Session | None:
         """Return an open session with a mirror, ``None`` where nobody listens."""
+        self._ports.ask_again()
         if self._session is not None and self._session.alive:
             return self._session
         if self._session is not None:

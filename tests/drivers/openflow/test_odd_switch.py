@@ -189,3 +189,32 @@ def test_a_connection_that_is_lost_in_the_middle_fails_what_was_asked_and_is_mad
         assert "closed the connection" in str(_failure(backend))
         applied(backend, FLOW)
         assert backend.observe([FLOW.key]) == {FLOW.key: FLOW}
+
+
+def test_a_connection_that_is_lost_while_flows_are_read_anew_fails_what_was_asked() -> None:
+    lost: list[Message] = []
+
+    def answer(asked: Message) -> Iterator[bytes]:
+        if doubtful and about(asked, Part.FLOWS) and not lost:
+            lost.append(asked)
+            switch.hang_up()
+        yield plain(asked)
+
+    doubtful = False
+    with FakeSwitch(answer) as switch, _backend(switch) as backend:
+        applied(backend, FLOW)
+        doubtful = True
+        switch.say(monitor(short_update(Event.PAUSED)))
+        failures = await_(lambda: backend.apply([Step(None, FLOW), Step(None, OTHER)]), BOUND, "the news to be read")
+        assert failures.keys() == {FLOW.key, OTHER.key}
+        applied(backend, FLOW, OTHER)
+
+
+def test_a_bridge_that_is_given_our_version_is_found_by_the_watch() -> None:
+    told: list[Scope | None] = []
+    with FakeSwitch(greeting=b"\1\0\0\10\0\0\0\1") as switch, _backend(switch) as backend:
+        stop = backend.watch(told.append)
+        await_(lambda: switch.connections > 1, BOUND, "the watch to be refused and to try again")
+        switch.greeting = messages.hello(0)
+        await_(lambda: None in told, BOUND, "the watch to connect")
+        stop()
