@@ -20,6 +20,7 @@ from drivers.resources import (
     in_zone_key,
     link_key,
     scope_of,
+    setting,
 )
 from plugin.deadline import Deadline
 from plugin.store import Phase
@@ -306,6 +307,20 @@ def test_a_chain_that_a_reload_took_away_meanwhile_fails_no_create(
     assert row is not None
     assert row.phase is Phase.READY
     assert {key.kind for key in world.host.fake.objects if key.backend == "xtables"} == set()
+
+
+def test_how_a_switch_was_found_is_kept_before_the_second_attempt_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came to be wanted between the two has to be given back as well."""
+    told = [HostFacts(docker_user=frozenset({4}))]
+    now_known = HostFacts(force_forwarding=False, may_forward=True, ra_links=frozenset({"eth0"}))
+    monkeypatch.setattr(world.host, "facts", lambda **_: told.pop() if told else now_known)
+    world.host.fake.docker_user.clear()
+    world.networks.create(network_request(subnets=(subnet("fd00:1::/64"),)), now())
+    path = "net/ipv6/conf/eth0/accept_ra"
+    assert world.host.fake.settings[setting(path, "2").key] == "2"
+    assert world.store.host_settings()[path] == "0"
 
 
 def test_a_chain_that_stays_away_fails_the_create(world: World) -> None:
