@@ -23,6 +23,7 @@ from tests.lab.plugin import NAME, PluginHost, Workshop
 from tests.lab.process import family
 from tests.lab.unixhttp import call
 from tests.lab.wait import await_
+from tests.lab.way_out import WayOut
 
 ENABLE_SECONDS: Final = 2.0
 TIMES_EMPTY: Final = 1.25
@@ -78,13 +79,10 @@ def main() -> None:
 
 def build(storage: Path) -> float:
     """Build and push the plugin; return the size of its root filesystem, in MB."""
-    with tempfile.TemporaryDirectory() as folder, Node("workshop") as node, Engine(node) as engine:
+    with tempfile.TemporaryDirectory() as folder, Node("workshop") as node, Engine(node) as engine, WayOut(node):
         workshop = Workshop(node, engine, storage, Path(folder))
-        try:
-            workshop.push("0", "bench")
-            return workshop.image_bytes() / 10**6
-        finally:
-            workshop.close()
+        workshop.push("0", "bench")
+        return workshop.image_bytes() / 10**6
 
 
 def enabled(on: PluginHost) -> float:

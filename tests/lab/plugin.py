@@ -18,7 +18,6 @@ from tests.lab.node import Node
 from tests.lab.process import Process, run
 from tests.lab.unixhttp import call
 from tests.lab.wait import await_
-from tests.lab.way_out import WayOut
 
 SOURCES = ("Makefile", "Dockerfile", ".dockerignore", "plugin.json", "pyproject.toml", "constraints.txt")
 TREES = ("plugin", "drivers")
@@ -32,13 +31,14 @@ STATE, CONTROL = "/var/lib/weft", "/run/weft/control.sock"
 
 
 class Workshop:
-    """Builds versions of the plugin and pushes them into `storage`, the registry's folder, which outlives it."""
+    """Builds versions of the plugin and pushes them into `storage`, the registry's folder, which outlives it.
+
+    The node needs a way out (`WayOut`): the image is made of Debian's packages and of Python's.
+    """
 
     def __init__(self, node: Node, engine: Engine, storage: Path, folder: Path) -> None:
         self.engine = engine
         self._folder = folder
-        self._way_out = WayOut(node)
-        self._way_out.__enter__()
         engine.docker("import", "-c", 'CMD ["bash"]', str(base.archive()), base.IMAGE, timeout=300)
         registry.serve(node, storage)
 
@@ -66,10 +66,6 @@ class Workshop:
     def image_bytes(self) -> int:
         """Return the size of the plugin's root filesystem as Docker says it."""
         return int(self.engine.api("GET", f"/images/{NAME}-rootfs/json")["Size"])
-
-    def close(self) -> None:
-        """Take the way out away."""
-        self._way_out.__exit__(None, None, None)
 
 
 def _caches(_: str, names: list[str]) -> list[str]:

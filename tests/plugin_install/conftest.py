@@ -12,6 +12,7 @@ from tests.lab.engine import Engine
 from tests.lab.names import DISKS, unique
 from tests.lab.node import Node, remove_disk
 from tests.lab.plugin import NAME, PluginHost, Workshop, zipapp
+from tests.lab.way_out import WayOut
 
 __all__ = ["engine_version", "private_engine", "private_node"]
 
@@ -39,14 +40,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, command: Path) -> Iterator[Ma
     name = unique("registry")
     storage = DISKS / name
     try:
-        with Node("workshop") as node, Engine(node) as engine:
+        with Node("workshop") as node, Engine(node) as engine, WayOut(node):
             workshop = Workshop(node, engine, storage, tmp_path_factory.mktemp("workshop"))
-            try:
-                workshop.push(OLD, "old")
-                workshop.push(NEW, "new", newer_rules=True)
-                size = workshop.image_bytes()
-            finally:
-                workshop.close()
+            workshop.push(OLD, "old")
+            workshop.push(NEW, "new", newer_rules=True)
+            size = workshop.image_bytes()
         yield Made(storage, command, size)
     finally:
         remove_disk(name)
