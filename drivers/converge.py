@@ -7,7 +7,7 @@ all that is wrong. Taking it again after any of them, or after a crash at any po
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -24,6 +24,18 @@ class Outcome:
     taken: tuple[Step, ...] = ()
     deferred: tuple[Step, ...] = ()
     lacking: tuple[Exception, ...] = ()
+
+
+class Incomplete(ExceptionGroup[Exception]):
+    """What failed in one converge, each a :class:`WeftError`; ``taken`` are the steps that did not fail, in order."""
+
+    taken: tuple[Step, ...] = ()
+
+    def derive(self, excs: Sequence[Exception], /) -> Incomplete:  # type: ignore[override]
+        """Return the same with other failures, as ``split`` wants it."""
+        other = Incomplete(self.message, excs)
+        other.taken = self.taken
+        return other
 
 
 def order(steps: Iterable[Step]) -> list[Step]:
@@ -97,9 +109,8 @@ class Converger:
     ) -> Outcome:
         """Make the host have ``wanted`` and nothing else of this scope at ``keys``.
 
-        ``defer`` picks steps that may be put off; they are returned, not taken. Raises one ``ExceptionGroup`` of
-        :class:`WeftError` if anything failed; the rest is done all the same. Failures of what is optional are
-        returned, unless there are others.
+        ``defer`` picks steps that may be put off; they are returned, not taken. Raises :class:`Incomplete` if anything
+        failed; the rest is done all the same. Failures of what is optional are returned, unless there are others.
         """
         found = self.difference(scope, wanted, keys)
         failures: dict[Key, Exception] = {
@@ -128,7 +139,9 @@ class Converger:
             taken += [step for step in ready if step.key not in failed]
         optional = {step.key for step in found.steps if step.resource.optional}
         if failures.keys() - optional:
-            raise ExceptionGroup(f"{scope} could not be brought to what is wanted", list(failures.values()))
+            incomplete = Incomplete(f"{scope} could not be brought to what is wanted", list(failures.values()))
+            incomplete.taken = tuple(taken)
+            raise incomplete
         return Outcome(tuple(taken), tuple(deferred), tuple(failures.values()))
 
 

@@ -121,6 +121,10 @@ class Host:
         """Return how Open vSwitch is doing, without waiting for it."""
         return self._ovsdb.health()
 
+    def ovs_absence(self) -> str:
+        """Return why Open vSwitch cannot be spoken to now, without waiting for it; "" if it can be, or may soon."""
+        return self._ovsdb.absence()
+
     def _ovs_datapath(self) -> str:
         """Return the datapath that was chosen, or is to be once Open vSwitch answers: it is no reason to wait."""
         if not self._chosen:

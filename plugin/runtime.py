@@ -9,56 +9,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
 
 from drivers.clashes import Clash
-from drivers.contract import Backend, Step
-from drivers.converge import Converger, Outcome
+from drivers.contract import Step
+from drivers.converge import Converger, Incomplete, Outcome
 from drivers.errors import WeftError
-from drivers.facts import HostFacts
-from drivers.model import Address, Network, Use
-from drivers.registry import PLANNERS
-from drivers.resources import HOST, Key, Resource, Scope, Setting, Zone
+from drivers.resources import HOST, Key, Scope, Setting, Zone
 from plugin.deadline import Deadline
+from plugin.plans import OVS_BACKENDS, HostSide, Plan, Plans
 from plugin.reconciler import Reconciler
-from plugin.store import Bridges, EndpointRow, NetworkRow, Phase, Store
+from plugin.store import EndpointRow, NetworkRow, Store
 
 log = logging.getLogger(__name__)
-
-_ALL_HOST: Final = HostFacts(docker_user=frozenset({4, 6}), may_forward=False, firewalld=True)
-
-
-class HostSide(Protocol):
-    """What the runtime needs of ``drivers.host.Host``; the fakes have it too."""
-
-    @property
-    def backends(self) -> Mapping[str, Backend]:
-        """The backends by their name in the keys."""
-        ...
-
-    def facts(self, *, may_forward: bool, ovs: bool = False) -> HostFacts:
-        """Read what the host is now."""
-        ...
-
-    def is_own(self, address: Address) -> bool:
-        """Tell whether an address is this host's."""
-        ...
-
-    def clashes(self) -> tuple[Clash, ...]:
-        """Return what of containers' MACs and addresses came out of a tunnel."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one scope should have, where to look for what it may have, and whether its row goes when nothing is left."""
-
-    wanted: tuple[Resource, ...] = ()
-    keys: frozenset[Key] = frozenset()
-    ending: NetworkRow | EndpointRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +35,6 @@ class Finding:
     problems: tuple[str, ...]
 
 
-OVS_BACKENDS: Final = frozenset({"ovsdb", "openflow"})
-"""What is asked of Open vSwitch, which most hosts do not have: left alone until a network is on it."""
-
-
 class Runtime:
     """Everything that runs in the worker beside requests. Started once, stopped once."""
 
@@ -83,11 +44,8 @@ class Runtime:
         self._host = host
         self._mutex = threading.Lock()
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
-        self._may_forward = False
-        self._facts = HostFacts()
-        self._bridges = store.bridges()
+        self._plans = Plans(store, host)
         self._told: frozenset[Clash] = frozenset()
-        self._host_keys: frozenset[Key] = _keys(_host_plan(_ALL_HOST, Use(networks=1, apart=True, tunnels=True)))
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
         self._watches_ovs = False
@@ -100,7 +58,7 @@ class Runtime:
 
         ``bridges_changed`` is called when a bridge that is not ours has come, gone, or got a port.
         """
-        self._facts = self._host.facts(may_forward=False, ovs=self._store.use().ovs)
+        self._plans.refresh()
 
         def changed(scope: Scope | None) -> None:
             self.dirty(scope)
@@ -110,8 +68,7 @@ class Runtime:
         for name, backend in self._host.backends.items():
             if name not in OVS_BACKENDS:
                 self._watches.callback(backend.watch(changed if name == "kernel" else self.dirty))
-        if self._store.use().ovs:
-            self._watch_ovs()
+        self._watch_ovs()
         self._reconciler.start()
 
     def settled(self, seconds: float) -> bool:
@@ -127,9 +84,9 @@ class Runtime:
 
     def docker_calls(self, deadline: Deadline) -> None:
         """Take note of a driver call: Docker is up in this boot, so forwarding may be asked for (network.md 3)."""
-        if self._may_forward:
+        if self._plans.may_forward:
             return
-        self._may_forward = True
+        self._plans.may_forward = True
         if self._store.use().networks:
             self.converge(HOST, deadline)
 
@@ -138,17 +95,12 @@ class Runtime:
 
         Every other bridge that is there now is the operator's, unless its name is Docker's kind of name.
         """
-        known = self._bridges
-        there = self._host.facts(may_forward=self._may_forward).operator_links
-        found = Bridges(known.dockers if dockers is None else dockers, there)
-        if found != known:
-            self._store.keep_bridges(found)
-            self._bridges = found
+        if self._plans.judge_bridges(dockers):
             self.dirty(HOST)
 
     def keys(self, scope: Scope) -> frozenset[Key]:
         """Return where a scope's resources are by what is stored now: taken before a change that leaves some behind."""
-        return self._plan(scope).keys
+        return self._plans.of(scope).keys
 
     def converge(
         self,
@@ -181,6 +133,7 @@ class Runtime:
     ) -> Outcome:
         with self.holding(scope, deadline):
             plan = self._plan_of_now(scope, but)
+            also = frozenset(key for key in also if key.backend not in but)
             outcome = self._attempt(plan, scope, deadline, also, defer, but=but)
             _tell_of_reloads(outcome)
             if outcome.deferred:
@@ -204,22 +157,24 @@ class Runtime:
         A firewall that reloads takes Docker's chains away for a moment, and may do so because it was asked to.
         """
         converger = Converger(self._host.backends, deadline.check)
-        taken: tuple[Step, ...] = ()
         try:
             outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
             if not outcome.lacking or scope != HOST or not self._refresh():
                 return outcome
             taken = outcome.taken
-        except ExceptionGroup:
+        except Incomplete as rest:
             if scope != HOST:
                 raise
+            taken = rest.taken
         plan = self._plan_of_now(scope, but)
         outcome = converger.converge(scope, plan.wanted, plan.keys | also, defer=defer)
         return replace(outcome, taken=(*taken, *outcome.taken))
 
     def _plan_of_now(self, scope: Scope, but: frozenset[str]) -> Plan:
         """Return what is about to be brought about, with what the host's switches were before kept in the store."""
-        plan = _without(self._plan(scope, refresh=True), but)
+        if scope == HOST:
+            self._refresh()
+        plan = self._plans.of(scope).but(but)
         if scope == HOST:
             self._keep_found_settings(plan)
         return plan
@@ -249,16 +204,23 @@ class Runtime:
         """Return what differs from what is wanted, changing nothing, in the order in which it would be mended."""
         found = []
         for scope, also in self._suspects():
-            plan = self._plan(scope, refresh=scope == HOST)
+            if scope == HOST:
+                self._refresh()
+            absence = self._absence(scope)
+            if absence and scope != HOST:
+                found.append(Finding(scope, (), (absence,)))
+                continue
+            problems = self._told_of(absence)
+            plan = self._plans.of(scope).but(OVS_BACKENDS if absence else frozenset())
             try:
                 difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
             except WeftError as blind:  # a part of the host does not answer
                 found.append(Finding(scope, (), (str(blind),)))
                 continue
-            problems = [f"{foreign.key} is taken by {foreign.what}" for foreign in difference.conflicts]
-            problems += [f"{missing.key} does not exist" for missing in difference.missing]
-            if difference or plan.ending:
-                found.append(Finding(scope, difference.steps, tuple(problems)))
+            problems += tuple(f"{foreign.key} is taken by {foreign.what}" for foreign in difference.conflicts)
+            problems += tuple(f"{missing.key} does not exist" for missing in difference.missing)
+            if difference or plan.ending or problems:
+                found.append(Finding(scope, difference.steps, problems))
         return found
 
     def _suspects(self) -> list[tuple[Scope, frozenset[Key]]]:
@@ -270,7 +232,7 @@ class Runtime:
         suspects: list[tuple[int, Scope, frozenset[Key]]] = []
         stored = self._store.scopes()
         for scope in stored:
-            plan = self._plan(scope)
+            plan = self._plans.of(scope)
             seen = surveyed.get(scope, {})
             wanted = {resource.key: resource for resource in plan.wanted if not resource.adopted}
             if plan.ending or wanted != seen:
@@ -283,14 +245,29 @@ class Runtime:
         return [(scope, keys) for _, scope, keys in sorted(suspects, key=lambda suspect: suspect[:2])]
 
     def _mend(self, finding: Finding, deadline: Deadline) -> Finding:
+        scope, absence = finding.scope, self._absence(finding.scope)
+        if absence and scope != HOST:
+            return Finding(scope, (), (absence,))
+        problems = self._told_of(absence)
         try:
             also = frozenset(step.key for step in finding.steps)
-            outcome = self._converge(finding.scope, deadline, also)
-        except ExceptionGroup as failures:
-            return replace(finding, problems=tuple(str(failure) for failure in failures.exceptions))
+            outcome = self._converge(scope, deadline, also, but=OVS_BACKENDS if absence else frozenset())
+        except Incomplete as rest:
+            return Finding(scope, rest.taken, (*problems, *map(str, rest.exceptions)))
         except WeftError as failure:
-            return replace(finding, problems=(str(failure),))
-        return replace(finding, steps=outcome.taken, problems=tuple(map(str, outcome.lacking)))
+            return Finding(scope, (), (*problems, str(failure)))
+        return Finding(scope, outcome.taken, (*problems, *map(str, outcome.lacking)))
+
+    def _absence(self, scope: Scope) -> str:
+        """Return why Open vSwitch cannot be spoken to, if a scope has something on it; "" if it can, or has not.
+
+        A look does not wait for it: what is on it is mended when it is back, and the rest of the host before that.
+        """
+        on_it = any(key.backend in OVS_BACKENDS for key in self._plans.of(scope).keys)
+        return self._host.ovs_absence() if on_it else ""
+
+    def _told_of(self, absence: str) -> tuple[str, ...]:
+        return (absence,) if absence and self._store.use().ovs else ()
 
     def _heal(self, scope: Scope | None) -> None:
         """Look at a scope, or at everything, and say what had to be mended."""
@@ -315,64 +292,19 @@ class Runtime:
             )
         self._told = seen
 
-    # -- plans ------------------------------------------------------------------------------------------------------
-
-    def _plan(self, scope: Scope, *, refresh: bool = False) -> Plan:
-        """Return the plan of a scope from its stored row. Only the host's plan reads facts anew."""
-        if scope == HOST:
-            if refresh:
-                self._refresh()
-            facts = replace(self._facts, operator_links=self._facts.operator_links & self._bridges.judged)
-            wanted = _host_plan(facts, replace(self._store.use(), docker_links=self._bridges.dockers))
-            keys = self._host_keys | _keys(wanted)
-            self._host_keys = keys
-            return Plan(wanted, keys)
-        row = self._store.row_of(scope)
-        if row is None:
-            return Plan()
-        wanted = self._plan_row(row)
-        if row.phase is Phase.DELETING:
-            return Plan((), _keys(wanted), ending=row)
-        return Plan(wanted, _keys(wanted))
-
-    def _plan_row(self, row: NetworkRow | EndpointRow) -> tuple[Resource, ...]:
-        match row:
-            case NetworkRow(network=network):
-                network = replace(
-                    network, loopback=self._store.ports.to_loopback(network.id), peers=self._peers(network)
-                )
-                return PLANNERS[network.backend].network(self._facts, network)
-            case EndpointRow(endpoint=endpoint):
-                owner = self._store.network(endpoint.network)
-                if owner is None:
-                    return ()
-                if row.external:
-                    endpoint = replace(endpoint, published=self._store.ports.of(endpoint.id))
-                if not owner.network.icc:
-                    endpoint = replace(endpoint, links=(*endpoint.links, *self._store.links.of(endpoint.id)))
-                return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
-
-    def _peers(self, network: Network) -> tuple[Address, ...]:
-        """Return a network's peers, this host left out: a list may be the same on every host."""
-        if network.tunnel is None:
-            return ()
-        listed = self._store.peers.of(network.id, network.tunnel.version)
-        return tuple(peer for peer in listed if not self._host.is_own(peer))
+    # -- what the host is -------------------------------------------------------------------------------------------
 
     def _refresh(self) -> bool:
         """Read the facts anew; if they have changed, have everything looked at, and say so."""
-        ovs = self._store.use().ovs
-        if ovs:
-            self._watch_ovs()
-        facts = self._host.facts(may_forward=self._may_forward, ovs=ovs)
-        if facts == self._facts:
-            return False
-        self._facts = facts
-        self.dirty(None)
-        return True
+        self._watch_ovs()
+        changed = self._plans.refresh()
+        if changed:
+            self.dirty(None)
+        return changed
 
     def _watch_ovs(self) -> None:
-        if not self._watches_ovs:
+        """Watch Open vSwitch from the first network on it on."""
+        if not self._watches_ovs and self._store.use().ovs:
             self._watches_ovs = True
             for name in sorted(OVS_BACKENDS & self._host.backends.keys()):
                 self._watches.callback(self._host.backends[name].watch(self.dirty))
@@ -411,20 +343,3 @@ def _tell_of_reloads(outcome: Outcome) -> None:
                 pass
             case Step(old=Zone()) | Step(new=Zone()):
                 log.warning("firewalld was made to reload", extra={"step": str(step), "why": why})
-
-
-def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:
-    return tuple(resource for planner in PLANNERS.values() for resource in planner.host(facts, use))
-
-
-def _without(plan: Plan, backends: frozenset[str]) -> Plan:
-    """Return what is left of a plan without some backends' part of it."""
-    if not backends:
-        return plan
-    wanted = tuple(one for one in plan.wanted if one.key.backend not in backends)
-    return replace(plan, wanted=wanted, keys=frozenset(key for key in plan.keys if key.backend not in backends))
-
-
-def _keys(resources: tuple[Resource, ...]) -> frozenset[Key]:
-    """Return where to look for what a scope may have left: never at what is the operator's."""
-    return frozenset(resource.key for resource in resources if not resource.adopted)

@@ -85,7 +85,7 @@ class OvsdbBackend:
 
     def survey(self) -> Mapping[Key, Resource]:
         """Return all that carries our mark. Where no OVS answers there is nothing: when it does, all is dirty."""
-        if self._is_absent():
+        if self.absence():
             return {}
         client = self._synced()
         with client.changed:
@@ -178,6 +178,15 @@ class OvsdbBackend:
                 vswitchd=client.vswitchd_alive,
             )
 
+    def absence(self) -> str:
+        """Return why nobody answers, without waiting; "" if somebody does, or accepts a connection at least.
+
+        A host that never has an OVS pays for no thread, and no python-ovs.
+        """
+        client = self._started
+        words = self._remote.refusal() if client is None or not client.synced else ""
+        return str(self._no_database(words)) if words else ""
+
     # -- the thread behind it ---------------------------------------------------------------------------------------
 
     def _client(self) -> Client:
@@ -189,14 +198,9 @@ class OvsdbBackend:
                 self._started.start()
             return self._started
 
-    def _is_absent(self) -> bool:
-        """Tell whether there is no OVS to look at. A host that never has one pays for no thread, and no python-ovs."""
-        client = self._started
-        return (client is None or not client.synced) and self._remote.refusal() != ""
-
     def _listen(self, listener: Listener) -> Callable[[], None]:
         stop = self._listeners.add(listener)
-        if not self._is_absent():
+        if not self.absence():
             self._client()
         return stop
 

@@ -143,6 +143,24 @@ def test_a_bridge_network_does_not_wait_for_an_open_vswitch_that_is_down(yard: Y
     await_(lambda: yard.talk((ann, carl)), SOON, "the network on Open vSwitch")
 
 
+def test_the_rest_of_the_host_is_healed_without_an_open_vswitch(yard: Yard) -> None:
+    def flush_and_heal() -> None:
+        yard.node.run("nft", "delete", "table", "inet", "weft")
+        await_(lambda: "table inet weft" in yard.node.run("nft", "list", "tables").stdout, SOON, "the rules")
+
+    yard.engine.docker("network", "create", "-d", "weft", "two")
+    yard.network()
+    yard.ovs.kill()
+    flush_and_heal()
+    yard.ovs.start()
+    yard.engine.docker("network", "rm", "one")
+    yard.ovs.kill()
+    flush_and_heal()
+    for command in ("reconcile", "status"):  # no network is on it any more: nothing to complain of
+        done = yard.weft.cli(command)
+        assert "ovs" not in done.stdout + done.stderr
+
+
 def test_uninstall_leaves_of_open_vswitch_what_is_not_weft_s(yard: Yard) -> None:
     yard.ovs.vsctl("add-br", "br-theirs", "--", "set", "Bridge", "br-theirs", "datapath_type=netdev")
     yard.network()

@@ -109,6 +109,10 @@ class FakeSide:
         """Say that nobody has asked."""
         return Health(remote="unix:/nowhere", connected=False)
 
+    def ovs_absence(self) -> str:
+        """Find it there."""
+        return ""
+
     def speaks6(self) -> bool:
         """Tell what most hosts would."""
         return True
