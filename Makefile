@@ -10,6 +10,10 @@ PYTHON ?= python3
 IN := .venv/bin
 PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
+# a file's tests stay together, for they share a host; two files at a time keep two cores busy
+JOBS ?= 2
+PYTEST := $(IN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
 # the managed plugin
 DOCKER ?= docker
 BASE_IMAGE ?= debian:bookworm-slim
@@ -41,25 +45,25 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(IN)/python -m pytest -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin'
+	$(PYTEST) -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin'
 
 test-matrix: venv lab ## who reaches whom, cell by cell, on a Linux bridge (make test-ovs has the other backend)
-	$(IN)/python -m pytest -m 'matrix and not ovs'
+	$(PYTEST) -m 'matrix and not ovs'
 
 ENGINES ?= 20 28
 test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)
-	$(IN)/python -m pytest -m '(engine or engine28) and not firewalls and not ovs and not plugin $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+	$(PYTEST) -m '(engine or engine28) and not firewalls and not ovs and not plugin $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
 
 test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
-	$(IN)/python -m pytest -m firewalls
+	$(PYTEST) -m firewalls
 
 test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
 	@bash tests/lab/install.sh plugin
 	@$(IN)/python -m tests.lab.base
-	$(IN)/python -m pytest -m plugin
+	$(PYTEST) -m plugin
 
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
-	$(IN)/python -m pytest -m ovs
+	$(PYTEST) -m ovs
 
 bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
