@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -12,13 +12,13 @@ from drivers.announce import Announcer
 from drivers.clashes import Clash, Clashes
 from drivers.conntrack import Conntrack
 from drivers.contract import Backend
-from drivers.errors import WeftError
+from drivers.errors import Unsupported, WeftError
 from drivers.facts import HostFacts, LinkInfo, RouteInfo
 from drivers.firewalld import FirewalldBackend
 from drivers.kernel import facts
 from drivers.kernel.backend import KernelBackend
 from drivers.marks import Marks
-from drivers.model import Address, Endpoint, IPNetwork, Network, Transport
+from drivers.model import Address, Encapsulation, Endpoint, IPNetwork, Network, Transport
 from drivers.nft import NftBackend
 from drivers.obstacles import Obstacle
 from drivers.openflow.backend import RUNDIR, OpenFlowBackend
@@ -97,6 +97,7 @@ class Host:
 
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
         """Return what stops packets of networks that are to go out or come in, with what to type about it."""
+        networks = tuple(networks)
         routed = [network for network in networks if network.subnets and not network.internal]
         found: list[tuple[Network, Obstacle]] = []
         with suppress(WeftError):  # a firewall that cannot be looked at is none that can be told of
@@ -105,6 +106,7 @@ class Host:
                 closed = self._xtables.closed(version) if speakers else {}
                 found += [(one, told) for one in speakers for told in obstacles.of_filter(version, one.link, closed)]
         own = [network for network in routed if not network.adopted]
+        found += self._underlay(networks)
         if not own:
             return found
         if self._firewalld.answers():
@@ -113,9 +115,25 @@ class Host:
         table = self._nft.foreign("firewalld")
         return found + [(one, told) for one in own for told in obstacles.of_firewalld(one.link, table)]
 
-    def check_ovs(self) -> None:
-        """Raise :class:`HostFailure` or :class:`Unsupported` where no network can be on Open vSwitch now."""
+    def _underlay(self, networks: Iterable[Network]) -> Iterator[tuple[Network, Obstacle]]:
+        """Yield why tunnels on Open vSwitch have no way to the peers, where it is known from which address they go."""
+        tunnels = [(one, one.tunnel.local) for one in networks if one.backend == "ovs" and one.tunnel]
+        if not tunnels or self._ovs_datapath() != "netdev" or self._ovsdb.absence():
+            return
+        there = facts.connected_subnets()
+        for network, local in tunnels:
+            if local is not None:
+                links = {link for link, subnet in there if local in subnet}
+                for told in obstacles.of_underlay(local, sorted(links), self._ovsdb.internal_ports()):
+                    yield network, told
+
+    def check_ovs(self, tunnel: Encapsulation | None = None) -> None:
+        """Raise :class:`HostFailure` or :class:`Unsupported` where no network, or no such tunnel, can be on OVS now."""
         self._chosen = datapath.choose(self._datapath, self._ovsdb.datapath_types())
+        if tunnel is not None and tunnel not in self._ovsdb.iface_types():
+            raise Unsupported(
+                f"this Open vSwitch has no ports of type {tunnel}: see `ovs-vsctl get Open_vSwitch . iface_types`"
+            )
 
     def ovs_health(self) -> Health:
         """Return how Open vSwitch is doing, without waiting for it."""

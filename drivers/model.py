@@ -54,6 +54,17 @@ class Tunnel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another host to which networks go on.
+
+    ``number``  tells it from this host's other peers, from 1 on; claimed in the store
+    """
+
+    address: Address
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A layer-2 segment: of this host or, with a tunnel, of several.
 
@@ -102,7 +113,7 @@ class Network:
     allow: tuple[IPNetwork, ...] = ()
     number: int = 0
     tunnel: Tunnel | None = None
-    peers: tuple[Address, ...] = ()
+    peers: tuple[Peer, ...] = ()
     zone: int | None = None
 
     @property
@@ -235,6 +246,7 @@ class Use:
     ``apart``         some network keeps its containers apart (ICC off)
     ``ovs``           some network is on Open vSwitch
     ``tunnels``       some network goes on at other hosts
+    ``ovs_tunnels``   the kinds of tunnels of those on Open vSwitch, each with its UDP port (GRE: 0)
     ``docker_links``  the bridges of Docker's own networks to which the operator gave names
     """
 
@@ -243,4 +255,5 @@ class Use:
     apart: bool = False
     ovs: bool = False
     tunnels: bool = False
+    ovs_tunnels: frozenset[tuple[Encapsulation, int]] = frozenset()
     docker_links: frozenset[str] = frozenset()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from drivers.model import Address
 from drivers.naming import LINK_GROUP, PREFIX, is_made_name
 from drivers.resources import ZONE
 from drivers.xtables_text import parse
@@ -67,6 +68,20 @@ def of_zone(link: str, zone: str | None) -> Iterator[Obstacle]:
             f"the link {link} is in firewalld's zone {zone}, which judges what it forwards",
             f"firewall-cmd --zone={ZONE} --change-interface={link}",
         )
+
+
+def of_underlay(address: Address, links: Collection[str], internal: Collection[str]) -> Iterator[Obstacle]:
+    """Yield that Open vSwitch in userspace cannot send from an address: its link is none of its own (facts/ovs.md 2).
+
+    ``links`` have the address; ``internal`` are the links that Open vSwitch makes itself.
+    """
+    for link in links:
+        if link not in internal:
+            yield Obstacle(
+                f"Open vSwitch in userspace sends tunnel packets by its own bridges alone, and {address} is on {link}",
+                f"ovs-vsctl add-br br-phy -- set Bridge br-phy datapath_type=netdev -- add-port br-phy {link}; "
+                f"then move the addresses and routes of {link} to br-phy (docs/multihost.md)",
+            )
 
 
 def _asked_by_forward(listing: str) -> list[str]:

@@ -81,7 +81,7 @@ def of_network(network: Network) -> Iterator[Resource]:
         yield from _vxlan(network, network.tunnel)
         return
     for peer in network.peers:
-        yield from _to_peer(network, network.tunnel, str(peer))
+        yield from _to_peer(network, network.tunnel, str(peer.address))
 
 
 def of_endpoint(network: Network, endpoint: Endpoint) -> Iterator[Resource]:
@@ -117,9 +117,10 @@ def _vxlan(network: Network, tunnel: Tunnel) -> Iterator[Resource]:
     yield from _kept_out(network, key.at[0])
     yield Fence(key=element_key(ruleset.VNIS, *on_wire), scope=scope, needs=frozenset({TABLE_KEY}))
     for peer in network.peers:
-        let_in = element_key(ruleset.PEERS[tunnel.version], *on_wire, str(peer))
+        address = str(peer.address)
+        let_in = element_key(ruleset.PEERS[tunnel.version], *on_wire, address)
         yield Permit(key=let_in, scope=scope, needs=frozenset({TABLE_KEY}))
-        yield FloodEntry(key=flood_key(key.at[0], str(peer)), scope=scope, needs=frozenset({key}))
+        yield FloodEntry(key=flood_key(key.at[0], address), scope=scope, needs=frozenset({key}))
 
 
 def _to_peer(network: Network, tunnel: Tunnel, peer: str) -> Iterator[Resource]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from drivers.clashes import Clash
 from drivers.contract import Backend
 from drivers.facts import HostFacts
-from drivers.model import Address, Network, Use
+from drivers.model import Address, Network, Peer, Use
 from drivers.registry import PLANNERS
 from drivers.resources import HOST, Key, Resource, Scope
 from plugin.store import Bridges, EndpointRow, NetworkRow, Phase, Store
@@ -133,12 +133,12 @@ class Plans:
                     endpoint = replace(endpoint, links=(*endpoint.links, *self._store.links.of(endpoint.id)))
                 return PLANNERS[owner.network.backend].endpoint(self._facts, owner.network, endpoint)
 
-    def _peers(self, network: Network) -> tuple[Address, ...]:
+    def _peers(self, network: Network) -> tuple[Peer, ...]:
         """Return a network's peers, this host left out: a list may be the same on every host."""
         if network.tunnel is None:
             return ()
-        listed = self._store.peers.of(network.id, network.tunnel.version)
-        return tuple(peer for peer in listed if not self._host.is_own(peer))
+        listed = self._store.peers.numbered(network.id, network.tunnel.version)
+        return tuple(peer for peer in listed if not self._host.is_own(peer.address))
 
 
 def _host_plan(facts: HostFacts, use: Use) -> tuple[Resource, ...]:

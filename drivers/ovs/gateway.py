@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from drivers.model import Address
 from drivers.naming import link_local
@@ -16,7 +17,10 @@ from drivers.ovs.model import Gateway, Segment
 from drivers.ovs.source import ADVERTISEMENT, SOLICITATION
 from drivers.ovs.tables import FROM_CONTAINER, FROM_HOST, NETWORK, ORIGIN, Board, Table
 from drivers.resources import Resource
-from drivers.resources.flow_text import UNTAGGED, match, output, resubmit, set_field
+from drivers.resources.flow_text import UNTAGGED, Value, match, output, resubmit, set_field
+
+EVERYBODY: Final = "ff:ff:ff:ff:ff:ff"
+ALL_NODES: Final = "33:33:00:00:00:01"  # ff02::1 (RFC 2464)
 
 
 def place(board: Board, segment: Segment, gateway: Gateway) -> Iterator[Resource]:
@@ -31,6 +35,8 @@ def place(board: Board, segment: Segment, gateway: Gateway) -> Iterator[Resource
         set_field(ORIGIN, FROM_HOST),
         resubmit(Table.ANSWER),
     )
+    for told in _announcements(gateway):
+        yield board.flow(Table.ENTRY, 90, told, set_field(NETWORK, segment.number), resubmit(Table.DESTINATION))
     for address in _addresses(gateway):
         if isinstance(address, IPv4Address):
             question = match("arp", **asked, arp_tpa=address)
@@ -44,6 +50,16 @@ def hidden(board: Board, segment: Segment, gateway: Gateway) -> Iterator[Resourc
     """Yield what keeps it out of the tunnels, on the way in and on the way out."""
     for table in (Table.FROM_TUNNEL, Table.TO_TUNNEL):
         yield from (board.flow(table, 100, each) for each in _about(segment.number, gateway))
+
+
+def _announcements(gateway: Gateway) -> Iterator[str]:
+    """Yield matches for what the host says in a container's name when it starts: where its addresses are."""
+    untagged: dict[str, Value] = {"in_port": gateway.port, "vlan_tci": UNTAGGED}
+    versions = {address.version for address in gateway.addresses}
+    if 4 in versions:
+        yield match("arp", **untagged, dl_dst=EVERYBODY)
+    if 6 in versions:
+        yield match("icmp6", **untagged, dl_dst=ALL_NODES, icmp_type=ADVERTISEMENT)
 
 
 def _about(network: int, gateway: Gateway) -> Iterator[str]:

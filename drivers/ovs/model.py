@@ -61,12 +61,14 @@ class Peer:
 class Tunnel:
     """What joins a network's hosts: the bridge's one port of that kind, the VNI (GRE: key) and the peers.
 
-    VXLAN (RFC 7348) and Geneve (RFC 8926) carry 24 bits; GRE's key would carry 32 (RFC 2890).
+    VXLAN (RFC 7348) and Geneve (RFC 8926) carry 24 bits; GRE's key would carry 32 (RFC 2890). ``local`` is the address
+    that packets are sent from; ``None``: the one by which the peer is reached.
     """
 
     port: str
     vni: int
     peers: tuple[Peer, ...] = ()
+    local: Address | None = None
 
     def __post_init__(self) -> None:
         _within("a VNI", self.vni, VNIS)
@@ -76,7 +78,8 @@ class Tunnel:
     @property
     def version(self) -> int:
         """4 or 6: the IP version between the hosts."""
-        return self.peers[0].address.version if self.peers else 4
+        known = [*(peer.address for peer in self.peers), *((self.local,) if self.local else ())]
+        return known[0].version if known else 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

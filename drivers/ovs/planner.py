@@ -13,9 +13,11 @@ from typing import Final
 
 from drivers import ruleset, verdicts
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Network, Use
+from drivers.model import Encapsulation, Endpoint, Network, Use
+from drivers.model import Tunnel as NetworkTunnel
+from drivers.naming import link_name
 from drivers.ovs import pipeline
-from drivers.ovs.model import Attachment, Gateway, Segment, Switch
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.publish import published
 from drivers.resources import (
     HOST,
@@ -50,7 +52,8 @@ class OvsPlanner:
         if not use.ovs:
             return ()
         bridge = OvsBridge(key=_BRIDGE, scope=HOST, datapath_type=facts.ovs_datapath)
-        return (bridge, *_on(_BRIDGE, pipeline.host(_switch(facts))))
+        tunnels = (_tunnel_port(kind, port) for kind, port in sorted(use.ovs_tunnels))
+        return (bridge, *tunnels, *_on(_BRIDGE, pipeline.host(_switch(facts))))
 
     def network(self, facts: HostFacts, network: Network) -> tuple[Resource, ...]:
         """Return the host's port, if it has a place in the network, with its addresses; the flows, and the verdicts."""
@@ -114,7 +117,24 @@ def _switch(facts: HostFacts) -> Switch:
 def _segment(network: Network) -> Segment:
     addresses = tuple(gateway.ip for gateway in network.gateways)
     gateway = Gateway(port=network.link, mac=network.mac, addresses=addresses) if addresses else None
-    return Segment(id=network.id, number=network.number, gateway=gateway, icc=network.icc)
+    tunnel = _tunnel(network, network.tunnel) if network.tunnel else None
+    return Segment(id=network.id, number=network.number, gateway=gateway, tunnel=tunnel, icc=network.icc)
+
+
+def _tunnel(network: Network, wanted: NetworkTunnel) -> Tunnel:
+    peers = tuple(Peer(address=peer.address, slot=peer.number) for peer in network.peers)
+    return Tunnel(port=_tunnel_name(wanted.kind, wanted.port), vni=wanted.vni, peers=peers, local=wanted.local)
+
+
+def _tunnel_name(kind: Encapsulation, port: int) -> str:
+    return link_name("t", f"{kind}/{port}")
+
+
+def _tunnel_port(kind: Encapsulation, port: int) -> OvsPort:
+    """Return the one port of a kind of tunnel: which network and which peer a packet is of, its flows say."""
+    options = {"key": "flow", "remote_ip": "flow", "local_ip": "flow"} | ({"dst_port": str(port)} if port else {})
+    key = ovs_port_key(_tunnel_name(kind, port))
+    return OvsPort(key=key, scope=HOST, needs=frozenset({_BRIDGE}), type=kind, options=tuple(options.items()))
 
 
 def _on(key: Key, flows: Iterable[Resource]) -> tuple[Resource, ...]:

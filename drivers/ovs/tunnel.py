@@ -30,6 +30,7 @@ def send(board: Board) -> Iterator[Resource]:
 def way(board: Board, segment: Segment, tunnel: Tunnel) -> Iterator[Resource]:
     """Yield a network's part: in, out, and what each peer needs."""
     of, out = {NETWORK: segment.number}, output(tunnel.port)
+    source, target = ("tun_src", "tun_dst") if tunnel.version == 4 else ("tun_ipv6_src", "tun_ipv6_dst")
     yield board.flow(
         Table.ENTRY,
         100,
@@ -43,10 +44,10 @@ def way(board: Board, segment: Segment, tunnel: Tunnel) -> Iterator[Resource]:
         50,
         match(**of, **{ORIGIN: FROM_CONTAINER}),
         set_field("tun_id", tunnel.vni),
+        *((set_field(source, tunnel.local),) if tunnel.local else ()),
         resubmit(Table.SEND),
     )
     yield board.flow(Table.SEND, 50, match(**of, **{DIRECTED: 1}), out)
-    source, target = ("tun_src", "tun_dst") if tunnel.version == 4 else ("tun_ipv6_src", "tun_ipv6_dst")
     for peer in tunnel.peers:
         yield board.flow(
             Table.FROM_TUNNEL,

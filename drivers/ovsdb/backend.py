@@ -161,6 +161,12 @@ class OvsdbBackend:
         with client.changed:
             return client.reader.rows.root.iface_types if client.reader.rows.root else frozenset()
 
+    def internal_ports(self) -> frozenset[str]:
+        """Return the links that Open vSwitch makes itself: internal ports of all bridges, whoever made them."""
+        client = self._synced()
+        with client.changed:
+            return frozenset(row.name for row in client.reader.rows.interfaces.values() if row.type == "internal")
+
     def health(self) -> Health:
         """Return how OVS is doing, without waiting for it."""
         client, remote = self._started, f"{self._remote}"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from drivers.errors import Conflict, InvalidRequest, WeftError
 from drivers.facts import LinkInfo
-from drivers.model import Endpoint, IPNetwork, Network, Tunnel
+from drivers.model import Encapsulation, Endpoint, IPNetwork, Network, Tunnel
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
 from drivers.obstacles import Obstacle
 from plugin.deadline import Deadline
@@ -39,7 +39,7 @@ class HostLooks(Protocol):
     def obstacles(self, networks: Iterable[Network]) -> list[tuple[Network, Obstacle]]:
         """Return what stops packets of networks, with what to type about it."""
 
-    def check_ovs(self) -> None:
+    def check_ovs(self, tunnel: Encapsulation | None = None) -> None:
         """Raise where no network can be on Open vSwitch now."""
         ...
 
@@ -78,7 +78,7 @@ class Networks:
             return
         self._check_subnets(row.network)
         if row.network.backend == OVS:
-            self._host.check_ovs()
+            self._host.check_ovs(row.network.tunnel.kind if row.network.tunnel else None)
         self._store.add_network(row, pools=request.pools)
         try:
             self._runtime.converge_host(deadline, ovs=row.network.backend == OVS)
@@ -126,11 +126,6 @@ class Networks:
                 "of your own: keeping containers apart there would cut them off from its other machines, too; leave "
                 "the bridge's name out, or name one that does not exist yet"
             )
-        if asked.tunnel and backend == OVS:
-            raise InvalidRequest(
-                f"network {request.id[:12]}: weft.tunnel={asked.tunnel} with weft.backend=ovs is not in this version: "
-                "make the network on a Linux bridge (weft.backend=bridge), which has VXLAN, or leave the tunnel out"
-            )
         if theirs and asked.tunnel:
             raise InvalidRequest(
                 f"network {request.id[:12]}: weft.tunnel={asked.tunnel} cannot be on {name}, a bridge of your own: its "
@@ -140,7 +135,7 @@ class Networks:
         if known is not None and known.settings == asked:
             tunnel, mtu, zone = known.network.tunnel, known.network.mtu, known.network.zone
         else:
-            (tunnel, mtu), zone = self._tunnels.decide(request), None
+            (tunnel, mtu), zone = self._tunnels.decide(request, backend), None
         network = Network(
             id=request.id,
             backend=backend,

@@ -15,7 +15,7 @@ from drivers.naming import vni_of
 from drivers.resources import DEFAULT_MTU
 from drivers.tunnels import link_kind, overhead
 from plugin.requests import IPV6_MTU, MTU, NetworkRequest, NetworkSettings
-from plugin.store import NetworkRow, Store
+from plugin.store import OVS, NetworkRow, Store
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,18 @@ class Tunnels:
         self._advertise = advertise
         self._port = port
 
-    def decide(self, request: NetworkRequest) -> tuple[Tunnel | None, int | None]:
-        """Return the tunnel of a network, and its MTU. Raises :class:`InvalidRequest` or ``Unsupported``."""
+    def decide(self, request: NetworkRequest, backend: str) -> tuple[Tunnel | None, int | None]:
+        """Return the tunnel of a network, and its MTU. Raises :class:`InvalidRequest` or ``Unsupported``.
+
+        Open vSwitch is asked later whether it can make one, in its place.
+        """
         asked = request.settings
         if asked.tunnel is None:
             return None, asked.mtu
         whose = f"network {request.id[:12]}"
         version = self._version(asked)
-        self._routes.check_tunnel(link_kind(asked.tunnel, version))
+        if backend != OVS:
+            self._routes.check_tunnel(link_kind(asked.tunnel, version))
         peers = asked.peers or self._store.peers.of(request.id, version)
         tunnel = Tunnel(
             kind=asked.tunnel,

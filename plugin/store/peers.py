@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Literal
 
-from drivers.model import Address
+from drivers.errors import Conflict
+from drivers.model import Address, Peer
+from drivers.ovs.model import PEERS
 from plugin.store.database import Database
+from plugin.store.numbers import free_number
 
 MadeBy = Literal["setting", "option", "command", "docker"]
 """Who named a peer: WEFT_PEERS, weft.peers, ``weft peer add``, or Docker's discovery."""
@@ -40,6 +43,17 @@ class Peers:
         )
         return tuple(sorted((ip_address(row["address"]) for row in rows), key=int))
 
+    def numbered(self, network: str, version: int) -> tuple[Peer, ...]:
+        """Return the same, each with its number."""
+        rows = self._db.read(
+            "SELECT DISTINCT address, number FROM peers JOIN peer_numbers USING (address) "
+            "WHERE network IN (?, ?) AND version = ? ORDER BY number",
+            network,
+            _EVERY,
+            version,
+        )
+        return tuple(Peer(address=ip_address(row["address"]), number=row["number"]) for row in rows)
+
     def rows(self) -> list[PeerRow]:
         """Return all of them, those of every network first."""
         return [_row(row) for row in self._db.read("SELECT * FROM peers ORDER BY network, version, address, made_by")]
@@ -59,14 +73,24 @@ class Peers:
         return [_row(row) for row in rows]
 
     def settle(self, addresses: Iterable[Address]) -> None:
-        """Have these be the peers that the setting names."""
+        """Have these be the peers that the setting names; those that it named before keep their numbers."""
+        named = tuple(addresses)
         with self._db.transaction(durable=True) as db:
-            db.execute("DELETE FROM peers WHERE made_by = 'setting'")
-            insert(db, None, addresses, "setting")
+            before = db.execute("SELECT address FROM peers WHERE made_by = 'setting'").fetchall()
+            gone = {row["address"] for row in before} - set(map(str, named))
+            db.executemany("DELETE FROM peers WHERE made_by = 'setting' AND address = ?", [(one,) for one in gone])
+            insert(db, None, named, "setting")
 
 
 def insert(db: sqlite3.Connection, network: str | None, addresses: Iterable[Address], made_by: MadeBy) -> None:
-    """Keep peers, in a transaction under way."""
+    """Keep peers, in a transaction under way. Raises :class:`Conflict` if there are too many."""
+    addresses = tuple(addresses)
+    for address in map(str, addresses):
+        if not db.execute("SELECT 1 FROM peer_numbers WHERE address = ?", (address,)).fetchone():
+            number = free_number(db, "SELECT number FROM peer_numbers", below=PEERS)
+            if number >= PEERS:
+                raise Conflict(f"{address} is one peer too many: weft has places for {PEERS - 1}; see `weft peer ls`")
+            db.execute("INSERT INTO peer_numbers (address, number) VALUES (?, ?)", (address, number))
     db.executemany(
         "INSERT OR IGNORE INTO peers (network, address, version, made_by) VALUES (?, ?, ?, ?)",
         [(network or _EVERY, str(address), address.version, made_by) for address in addresses],

@@ -169,4 +169,18 @@ MIGRATIONS: Final = (
     ALTER TABLE endpoints ADD COLUMN slot INTEGER;    -- on Open vSwitch: its number among its network's ports
     CREATE UNIQUE INDEX endpoint_slots ON endpoints (network, slot) WHERE slot IS NOT NULL;
     """,
+    """
+    ALTER TABLE networks ADD COLUMN ovs_tunnel TEXT;  -- on Open vSwitch: its kind and UDP port, as vxlan/4789
+
+    CREATE TABLE peer_numbers (         -- tells peers of this host apart: each address has one, as long as it is a peer
+        address  TEXT PRIMARY KEY,
+        number   INTEGER NOT NULL UNIQUE
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO peer_numbers SELECT address, row_number() OVER (ORDER BY address) FROM peers GROUP BY address;
+    CREATE TRIGGER peer_unnumbered AFTER DELETE ON peers
+    WHEN NOT EXISTS (SELECT 1 FROM peers WHERE address = OLD.address) BEGIN
+        DELETE FROM peer_numbers WHERE address = OLD.address;
+    END;
+    CREATE INDEX peer_addresses ON peers (address);
+    """,
 )

@@ -10,12 +10,13 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
+from drivers.model import Encapsulation, Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
 from drivers.ovs.model import SLOTS
 from drivers.resources import Scope
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
 from plugin.store.database import Database
 from plugin.store.links import Links
+from plugin.store.numbers import free_number
 from plugin.store.peers import Peers
 from plugin.store.peers import insert as insert_peers
 from plugin.store.pools import Pools, link_pools
@@ -27,6 +28,7 @@ _ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...], Endpoint
 OVS: Final = "ovs"
 """The backend whose networks and ports have numbers of their own."""
 
+_KIND: Final[TypeAdapter[Encapsulation]] = TypeAdapter(Encapsulation)
 _BRIDGES: Final = TypeAdapter(Bridges)
 
 ZONES: Final = range(0x5700, 0x6700)
@@ -105,10 +107,11 @@ class Store:
             if network.tunnel:
                 _claim_vni(db, network, network.tunnel.vni)
             if network.backend == OVS:
-                network = replace(network, number=_free(db, "SELECT number FROM networks WHERE number IS NOT NULL"))
+                number = free_number(db, "SELECT number FROM networks WHERE number IS NOT NULL")
+                network = replace(network, number=number)
             db.execute(
-                "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, zone, intent) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, ovs_tunnel, zone, intent) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     network.id,
                     row.phase,
@@ -117,6 +120,7 @@ class Store:
                     not network.icc,
                     network.number or None,
                     network.tunnel.vni if network.tunnel else None,
+                    f"{network.tunnel.kind}/{network.tunnel.port}" if network.tunnel and network.number else None,
                     network.zone,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
@@ -153,7 +157,8 @@ class Store:
         """Return what the networks ask of the host as a whole: counted, never kept."""
         (row,) = self._db.read(
             "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart, count(number) AS ovs, "
-            "count(vni) AS tunnels FROM networks WHERE phase <> 'deleting'"
+            "count(vni) AS tunnels, group_concat(DISTINCT ovs_tunnel) AS ovs_tunnels FROM networks "
+            "WHERE phase <> 'deleting'"
         )
         return Use(
             networks=row["networks"],
@@ -161,6 +166,7 @@ class Store:
             apart=row["apart"] > 0,
             ovs=row["ovs"] > 0,
             tunnels=row["tunnels"] > 0,
+            ovs_tunnels=_ovs_tunnels(row["ovs_tunnels"]),
         )
 
     # -- endpoints --------------------------------------------------------------------------------------------------
@@ -341,30 +347,24 @@ def _ends(subnet: Subnet) -> tuple[bytes, bytes]:
     return subnet.network.network_address.packed, subnet.network.broadcast_address.packed
 
 
+def _ovs_tunnels(listed: str | None) -> frozenset[tuple[Encapsulation, int]]:
+    """Return kinds and UDP ports of a list of ``ovs_tunnel``."""
+    parted = (one.partition("/") for one in (listed.split(",") if listed else ()))
+    return frozenset((_KIND.validate_python(kind), int(port)) for kind, _, port in parted)
+
+
 def _slot(db: sqlite3.Connection, network: str) -> int:
     """Return the number that a network's next port has; 0 where it is not on Open vSwitch. Raises :class:`Conflict`."""
     on_ovs = db.execute("SELECT 1 FROM networks WHERE id = ? AND number IS NOT NULL", (network,)).fetchone()
     if not on_ovs:
         return 0
-    free = _free(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", network)
+    free = free_number(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", network, below=SLOTS)
     if free >= SLOTS:
         raise Conflict(
             f"network {network[:12]} has {SLOTS - 1} containers on this host, as many as weft has places for on Open "
             "vSwitch: stop some, or put further ones on another network"
         )
     return free
-
-
-def _free(db: sqlite3.Connection, taken: str, *values: str) -> int:
-    """Return a number from 1 on that a SELECT of one column does not have: behind the last one, while there is room."""
-    column = taken.split()[1]
-    last = db.execute(f"{taken} ORDER BY {column} DESC LIMIT 1", values).fetchone()
-    if last is None:
-        return 1
-    if last[0] + 1 < SLOTS:
-        return int(last[0]) + 1
-    there = {row[0] for row in db.execute(taken, values)}
-    return next(number for number in range(1, len(there) + 2) if number not in there)
 
 
 def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:

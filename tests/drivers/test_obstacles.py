@@ -1,6 +1,7 @@
 """Who stands in a network's way, and what is to be typed: told once, and no more once it was typed."""
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -135,3 +136,12 @@ def test_a_link_in_another_zone_is_told() -> None:
     assert list(obstacles.of_zone(LINK, None)) == list(obstacles.of_zone(LINK, "weft")) == []
     (obstacle,) = obstacles.of_zone(LINK, "internal")
     assert obstacle.fix == f"firewall-cmd --zone=weft --change-interface={LINK}"
+
+
+def test_an_address_that_open_vswitch_cannot_send_from_is_told() -> None:
+    here = ip_address("192.0.2.1")
+    assert list(obstacles.of_underlay(here, ["br-phy"], ["br-phy", "wfb1"])) == []
+    assert list(obstacles.of_underlay(here, [], [])) == []  # it is not on this host now: nothing is known
+    (obstacle,) = obstacles.of_underlay(here, ["eth0"], ["br-phy"])
+    assert "192.0.2.1 is on eth0" in obstacle.what
+    assert "add-port br-phy eth0" in obstacle.fix

@@ -39,10 +39,7 @@ IMPOSSIBLE = {
         ("-o", "com.docker.network.container_iface_prefix=fourteen-bytes"),
         ("com.docker.network.container_iface_prefix=", "fourteen-bytes", "at most 13 bytes"),
     ),
-    "what weft cannot do": (
-        ("-o", "weft.backend=ovs", "-o", "weft.tunnel=vxlan", "-o", "weft.name=fancy"),
-        ("weft.backend=ovs", "weft.tunnel=vxlan"),
-    ),
+    "what weft cannot do": (("-o", "weft.tunnel=stt", "-o", "weft.name=fancy"), ("weft.tunnel=", "STT", "geneve")),
     "no way out closed to it": (("-o", f"{BRIDGE}gateway_mode_ipv4=isolated"), ("gateway_mode_ipv4", "--internal")),
     "two wrong options, both named": (
         ("-o", f"{MTU}=big", "-o", "weft.nonsense=1"),

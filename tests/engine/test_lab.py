@@ -161,7 +161,7 @@ def test_the_machine_does_not_notice(
     assert now.links == machine_unnoticing.links
     assert now.rules == machine_unnoticing.rules
     assert any(net.netns in trace for trace in now.traces)
-    assert any("sleep 1000" in trace for trace in now.traces)
+    await_(lambda: any("sleep 1000" in trace for trace in machine().traces), 10, "sleep to be seen as what it is")
 
 
 @both_engines

@@ -7,16 +7,19 @@ and a network namespace of its own: two in one namespace would both want the lin
         ovs.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
 """
 
+import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from drivers.kernel.offload import compute_checksums
 from tests.lab.names import DISKS
-from tests.lab.net import NetNs
+from tests.lab.net import RUN_NETNS, NetNs
 from tests.lab.node import Node
 from tests.lab.process import Environment, Process
 from tests.lab.wait import await_
+from tests.netns import inside
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
@@ -124,6 +127,27 @@ class Ovs:
     def appctl(self, *args: str) -> str:
         """Run `ovs-appctl ARGS` for ovs-vswitchd; return what it prints."""
         return self.place.run("ovs-appctl", *args, env=self.environment).stdout
+
+    def take_nic(self, link: str, bridge: str = "br-phy") -> None:
+        """Move a link and its addresses to a bridge: in userspace, tunnels leave by no other (facts/ovs.md 2).
+
+        The bridge has a MAC of its own, and the link itself answers nobody: else each packet would be taken twice.
+        """
+        told = json.loads(self.place.run("ip", "-j", "address", "show", "dev", link).stdout)[0]
+        own = [f"{one['local']}/{one['prefixlen']}" for one in told["addr_info"] if one["scope"] == "global"]
+        mac = f"06{told['address'][2:]}"
+        with inside(RUN_NETNS / self.place.netns):
+            compute_checksums(link)
+        self.place.run("ip", "address", "flush", "dev", link, "scope", "global")
+        self.place.run("ip", "link", "set", link, "arp", "off")
+        self.place.run("sh", "-c", f"echo 1 >/proc/sys/net/ipv6/conf/{link}/disable_ipv6")
+        self.vsctl(
+            *("add-br", bridge, "--", "set", "Bridge", bridge, "datapath_type=netdev", "fail_mode=standalone"),
+            *(f"other_config:hwaddr={mac}", "--", "add-port", bridge, link),
+        )
+        for address in own:
+            self.place.run("ip", "address", "add", address, "dev", bridge, *(["nodad"] if ":" in address else []))
+        self.place.run("ip", "link", "set", bridge, "up")
 
     def log_text(self) -> str:
         """Return what ovs-vswitchd has said, over all its starts."""

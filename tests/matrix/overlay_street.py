@@ -2,8 +2,11 @@
 
 import errno
 import json
+import re
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -11,15 +14,25 @@ from typing import Self
 
 import pytest
 
+from drivers.kernel.offload import compute_checksums
 from drivers.naming import link_local, link_name
 from tests.lab.lan import Lan, Tap, address4, address6
 from tests.lab.net import RUN_NETNS
 from tests.lab.node import Node
+from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
 from tests.matrix.frames import checksum
 from tests.matrix.traffic import OPEN, PROTOCOLS, Knock, Spot, Traffic
+from tests.netns import inside
+
+BACKENDS = [
+    pytest.param("bridge", id="bridge"),
+    pytest.param("ovs", id="ovs", marks=pytest.mark.ovs),
+    pytest.param("both", id="both", marks=pytest.mark.ovs),
+]
+"""What the hosts of a street have; `both`: the second one a Linux bridge, the others Open vSwitch."""
 
 ISOLATED = {f"com.docker.network.bridge.gateway_mode_ipv{version}": "isolated" for version in (4, 6)}
 
@@ -32,13 +45,23 @@ class Host:
     node: Node
     weft: Weft
     docker: Libnetwork
+    ovs: Ovs | None = None
     networks: dict[str, Network] = field(default_factory=dict)
 
-    def network(self, name: str, subnet: int, *, internal: bool = False, **options: str) -> Network:
+    @property
+    def nic(self) -> str:
+        """The link that has its address on the LAN."""
+        return "lan0" if self.ovs is None else "br-phy"
+
+    def network(self, name: str, subnet: int, *, internal: bool = False, icc: bool = True, **options: str) -> Network:
         """Make this host's part of a network."""
         given = {"weft.tunnel": "vxlan", "weft.name": name} | {key.replace("_", "."): options[key] for key in options}
+        if self.ovs is not None:
+            given["weft.backend"] = "ovs"
         if internal:
             given |= ISOLATED
+        if not icc:
+            given["com.docker.network.bridge.enable_icc"] = "false"
         made = self.docker.create_network(
             subnet=f"10.8.{subnet}.0/24", subnet6=f"fd08:{subnet}::/64", internal=internal, options=given, name=name
         )
@@ -56,8 +79,33 @@ class Host:
 
     def behind(self, network: str) -> set[tuple[str, str]]:
         """Return what the tunnel knows, as (MAC, peer)."""
+        if self.ovs is not None:
+            learnt = self.ovs.ofctl("dump-flows", "br-int", "table=31")
+            found = re.findall(r"dl_dst=([0-9a-f:]+) actions=.*?load:0x([0-9a-f]+)->NXM_NX_TUN_IPV4_DST", learnt)
+            return {(mac, str(ip_address(int(peer, 16)))) for mac, peer in found}
         told = json.loads(self.node.run("bridge", "-j", "fdb", "show", "dev", self.device(network)).stdout)
         return {(entry["mac"], entry["dst"]) for entry in told if "dst" in entry}
+
+    def flooded(self, network: str) -> set[str]:
+        """Return the peers to which a broadcast goes."""
+        if self.ovs is None:
+            return {peer for _, peer in self.behind(network)}
+        return set(re.findall(r"set_field:([0-9.]+)->tun_dst", self._flows_to_peers(network)))
+
+    def local(self, network: str) -> str:
+        """Return the address that a network's tunnel packets are from."""
+        if self.ovs is None:
+            (told,) = json.loads(self.node.run("ip", "-j", "-d", "link", "show", self.device(network)).stdout)
+            return str(told["linkinfo"]["info_data"]["local"])
+        found = re.search(r"set_field:([0-9.]+)->tun_src", self._flows_to_peers(network))
+        return found[1] if found else ""
+
+    def _flows_to_peers(self, network: str) -> str:
+        assert self.ovs is not None
+        gateway = link_name("b", self.networks[network].id)
+        entries = self.ovs.ofctl("--names", "dump-flows", "br-int", f"table=0,in_port={gateway}")
+        (number,) = set(re.findall("set_field:(0x[0-9a-f]+)->reg0", entries))
+        return self.ovs.ofctl("dump-flows", "br-int", f"reg0={number}")
 
     def healthy(self) -> bool:
         """Tell whether the host is as weft wants it."""
@@ -124,6 +172,33 @@ class Street:
         """Return the tunnel packets to a host."""
         number = self.hosts[host].number
         return [one for one in self.tap.inner() if one[0] in {str(address4(number)), str(address6(number))}]
+
+
+@contextmanager
+def opened(backend: str, *, peers: str) -> Iterator[Street]:
+    """Yield a street with the hosts a, b and c, which have what `backend` of `BACKENDS` says, and no network yet.
+
+    A host with Open vSwitch has its wire in a bridge of Open vSwitch: facts/ovs.md 2.
+    """
+    backends = dict.fromkeys("abc", "ovs") | {"b": "bridge"} if backend == "both" else dict.fromkeys("abc", backend)
+    with ExitStack() as stack:
+        lan, traffic = stack.enter_context(Lan()), stack.enter_context(Traffic())
+        hosts: dict[str, Host] = {}
+        for number, name in enumerate(backends, 1):
+            node = stack.enter_context(Node(f"over{name}"))
+            lan.plug(node, number)
+            node.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+            ovs = stack.enter_context(Ovs(node)) if backends[name] == "ovs" else None
+            if ovs is not None:
+                ovs.take_nic("lan0")
+            elif "ovs" in backends.values():
+                with inside(RUN_NETNS / node.netns):
+                    compute_checksums("lan0")  # there is no hardware that would, and userspace takes what it gets
+            settings = {"WEFT_PEERS": peers, "WEFT_ADVERTISE": str(address4(number))}
+            weft = stack.enter_context(Weft(node, settings=settings))
+            docker = stack.enter_context(Libnetwork(weft.socket, netns=node.netns))
+            hosts[name] = Host(number, node, weft, docker, ovs)
+        yield Street(lan, stack.enter_context(lan.tap()), traffic, hosts)
 
 
 class Talk:

@@ -14,16 +14,14 @@ from functools import partial
 
 import pytest
 
+from drivers.kernel.offload import compute_checksums
 from drivers.naming import bridge_mac, link_name, vni_of
-from tests.lab.lan import Lan, address4
 from tests.lab.net import RUN_NETNS, NetNs
-from tests.lab.node import Node
 from tests.lab.wait import await_
-from tests.lab.weft import Weft
-from tests.libnetwork import CallRefusedError, Libnetwork
+from tests.libnetwork import CallRefusedError
 from tests.matrix.docker import set_br_netfilter
 from tests.matrix.overlay_street import (
-    Host,
+    BACKENDS,
     Street,
     drain,
     ear,
@@ -32,35 +30,29 @@ from tests.matrix.overlay_street import (
     is_bare,
     largest,
     mss,
+    opened,
     talk_of,
 )
-from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock, Traffic
+from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock
+from tests.netns import inside
 
 pytestmark = pytest.mark.kernel
 
 PEERS = "192.0.2.1,192.0.2.2"
+SOON = 30  # seconds
 SHOP, SIX, APART = "shop", "six", "apart"
 
 
-@pytest.fixture(scope="module")
-def street() -> Iterator[Street]:
-    """Build it once: three hosts, the network on each, containers on it."""
-    with ExitStack() as stack:
-        lan, traffic = stack.enter_context(Lan()), stack.enter_context(Traffic())
-        hosts: dict[str, Host] = {}
-        for number, name in enumerate("abc", 1):
-            node = stack.enter_context(Node(f"over{name}"))
-            lan.plug(node, number)
-            node.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-            weft = Weft(node, settings={"WEFT_PEERS": PEERS, "WEFT_ADVERTISE": str(address4(number))})
-            stack.enter_context(weft)
-            docker = stack.enter_context(Libnetwork(weft.socket, netns=node.netns))
-            hosts[name] = Host(number, node, weft, docker)
-        street = Street(lan, stack.enter_context(lan.tap()), traffic, hosts)
-        for host in hosts.values():
+@pytest.fixture(scope="module", params=BACKENDS)
+def street(request: pytest.FixtureRequest) -> Iterator[Street]:
+    """Build it once for each backend: three hosts, the network on each, containers on it."""
+    with opened(request.param, peers=PEERS) as street:
+        for host in street.hosts.values():
             host.network(SHOP, 1)
         for name, where, number in (("ann", "a", 10), ("amy", "a", 11), ("bob", "b", 20), ("cid", "c", 30)):
             street.party(name, where, SHOP, number)
+        # the first packets are lost, while Open vSwitch asks for the MACs of the peers
+        await_(lambda: not street.surprises(*EVERYBODY), SOON, "the tunnels to carry what is sent")
         yield street
 
 
@@ -110,7 +102,7 @@ def test_the_commands_list_the_peers(street: Street) -> None:
     lines = [line.split() for line in host.weft.cli("peer", "ls").stdout.splitlines()]
     assert [line[0] for line in lines] == ["PEER", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
     assert lines[1][-2:] == ["this", "host"]
-    assert lines[2][-3:] == ["lan0,", "mtu", "1500"]
+    assert lines[2][-3:] == [f"{host.nic},", "mtu", "1500"]
     assert lines[3][1] == host.networks[SHOP].id[:12]
     host.peer("rm", "192.0.2.3", SHOP)
     done = host.weft.cli("peer", "rm", "192.0.2.3", check=False)
@@ -184,7 +176,8 @@ def test_no_frame_from_to_or_about_the_gateway_is_in_a_tunnel(street: Street) ->
     frames = [frame for _, seen, frame in street.tap.inner() if seen == vni]
     assert len(frames) > 50
     assert not [frame.hex() for frame in frames if is_about(frame, mac)]
-    assert [frame for frame in frames if is_announcement(frame, street.parties["ann"].mac)]
+    ned = street.party("ned", "a", SHOP, 12)
+    await_(lambda: [one for _, _, one in street.tap.inner() if is_announcement(one, ned.mac)], 10, "ned's announcement")
     for host_ in street.hosts.values():
         assert "dadfailed" not in host_.node.run("ip", "-6", "address").stdout
         bridge = json.loads(host_.node.run("ip", "-j", "link", "show", link_name("b", host_.networks[SHOP].id)).stdout)
@@ -206,16 +199,16 @@ def test_a_larger_mtu_is_refused_with_the_sum(street: Street) -> None:
 def test_tcp_is_told_the_size_that_fits_the_way_out(street: Street) -> None:
     """The way to 198.51.100.0/24 carries 1300 bytes: a SYN that leaves the network by it says so."""
     host = street.hosts["a"]
-    host.node.run(*["ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.9", "mtu", "1300", "dev", "lan0"])
+    host.node.run(*["ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.9", "mtu", "1300", "dev", host.nic])
     host.node.run(
-        *["ip", "neigh", "replace", "192.0.2.9", "lladdr", "02:00:00:00:00:09", "dev", "lan0", "nud", "permanent"]
+        *["ip", "neigh", "replace", "192.0.2.9", "lladdr", "02:00:00:00:00:09", "dev", host.nic, "nud", "permanent"]
     )
     with street.parties["ann"].spot.make(socket.AF_INET, socket.SOCK_STREAM) as sock:
         with pytest.raises(BlockingIOError):
             sock.connect(("198.51.100.5", 80))
         assert await_(partial(mss, street.tap, "198.51.100.5"), 10, "the SYN on the wire") == 1300 - 40
     host.node.run(*["ip", "route", "del", "198.51.100.0/24"])
-    host.node.run(*["ip", "neigh", "del", "192.0.2.9", "dev", "lan0"])
+    host.node.run(*["ip", "neigh", "del", "192.0.2.9", "dev", host.nic])
 
 
 def test_an_underlay_of_ipv6_carries_both_versions(street: Street) -> None:
@@ -231,6 +224,9 @@ def test_an_underlay_of_ipv6_carries_both_versions(street: Street) -> None:
 def test_a_host_without_weft_joins_as_a_peer(street: Street) -> None:
     with NetNs("plain") as plain:
         street.lan.plug(plain, 9)
+        if street.hosts["a"].ovs is not None:
+            with inside(RUN_NETNS / plain.netns):
+                compute_checksums("lan0")
         vni = vni_of(SHOP)
         plain.ip(*f"link add vx0 mtu 1450 type vxlan id {vni} dstport 4789 local 192.0.2.9".split())
         for number in (1, 2):
@@ -268,15 +264,9 @@ def test_a_host_without_weft_joins_as_a_peer(street: Street) -> None:
 @pytest.mark.parametrize("br_netfilter", [0, 1])
 def test_containers_kept_apart_are_apart_across_hosts(street: Street, br_netfilter: int) -> None:
     name = f"kept{br_netfilter}"
-    icc = {"com.docker.network.bridge.enable_icc": "false"}
     for host in ("a", "b"):
         set_br_netfilter(street.hosts[host].node, br_netfilter)
-        on = street.hosts[host]
-        options = {"weft.tunnel": "vxlan", "weft.name": name} | icc
-        subnet = 20 + br_netfilter
-        on.networks[name] = on.docker.create_network(
-            subnet=f"10.8.{subnet}.0/24", subnet6=f"fd08:{subnet}::/64", options=options, name=name
-        )
+        street.hosts[host].network(name, 20 + br_netfilter, icc=False)
     jim = street.party(f"jim{br_netfilter}", "a", name, 10)
     address = jim.addresses[4]
     street.party(f"kim{br_netfilter}", "a", name, 11, weft_link=f"{address}:7007/tcp")
@@ -294,6 +284,9 @@ def test_containers_kept_apart_are_apart_across_hosts(street: Street, br_netfilt
 
 
 def test_an_address_that_is_there_twice_is_noticed_on_both_hosts(street: Street) -> None:
+    if street.hosts["a"].ovs is not None:
+        pytest.skip("flows drop nothing and count nothing of the kind yet")
+
     def noticed(host: str) -> set[str]:
         status = json.loads(street.hosts[host].weft.cli("status", "--json", check=False).stdout)
         return {note.partition(": its ")[2].partition(" was also seen")[0] for note in status["notes"]}
@@ -312,18 +305,14 @@ def test_an_address_that_is_there_twice_is_noticed_on_both_hosts(street: Street)
 
 def test_another_advertised_address_makes_the_tunnel_anew_with_its_peers(street: Street) -> None:
     host = street.hosts["c"]
-    host.node.run("ip", "address", "add", "192.0.2.33/24", "dev", "lan0")
-    before = {peer for _, peer in host.behind(SHOP)}
+    host.node.run("ip", "address", "add", "192.0.2.33/24", "dev", host.nic)
+    before = host.flooded(SHOP)
     host.weft.stop()
     host.weft.settings["WEFT_ADVERTISE"] = "192.0.2.33"
     host.weft.start()
 
-    def local() -> bool:
-        (told,) = json.loads(host.node.run("ip", "-j", "-d", "link", "show", host.device(SHOP)).stdout)
-        return bool(told["linkinfo"]["info_data"]["local"] == "192.0.2.33")
-
-    await_(local, 20, "the tunnel with its new address")
-    assert {peer for _, peer in host.behind(SHOP)} == before == {"192.0.2.1", "192.0.2.2"}
+    await_(lambda: host.local(SHOP) == "192.0.2.33", 20, "the tunnel with its new address")
+    assert host.flooded(SHOP) == before == {"192.0.2.1", "192.0.2.2"}
     for name in ("a", "b"):
         street.hosts[name].peer("add", "192.0.2.33")
     assert not street.surprises(("cid", "ann", OPEN), ("bob", "cid", OPEN))

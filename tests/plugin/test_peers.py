@@ -10,9 +10,10 @@ import pytest
 
 from drivers.clashes import Clash
 from drivers.contract import Step
-from drivers.errors import InvalidRequest, NotFound
+from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.facts import RouteInfo
 from drivers.naming import link_name
+from drivers.ovs.model import PEERS
 from drivers.resources import FloodEntry, Permit, scope_of
 from plugin.docker import DockerNetwork
 from plugin.engine.views import Views
@@ -63,6 +64,40 @@ def test_a_change_is_one_entry_and_one_element_however_many_peers_there_are(worl
         steps: list[Step] = world.host.fake.steps
         assert {type(step.resource) for step in steps} == {FloodEntry, Permit}
         assert len(steps) == 2
+
+
+def numbers(world: World, network: int = 1) -> dict[str, int]:
+    """Return the number of each peer of a network."""
+    return {str(peer.address): peer.number for peer in world.store.peers.numbered(network_id(network), 4)}
+
+
+def test_a_peer_keeps_its_number_as_long_as_anybody_names_it(world: World) -> None:
+    make(world, 1, peers=(A,))
+    world.peers.add(None, B, now())
+    world.peers.add(None, A, now())
+    world.peers.add(None, C, now())
+    assert numbers(world) == {str(A): 1, str(B): 2, str(C): 3}
+    world.peers.remove(None, A, now())
+    world.peers.remove(None, B, now())
+    assert numbers(world) == {str(A): 1, str(C): 3}
+    world.store.peers.settle((C, B))
+    world.store.peers.settle((B, C))
+    world.peers.remove(None, C, now(), made_by="command")
+    assert numbers(world) == {str(A): 1, str(C): 3, str(B): 4}
+    world.networks.delete(network_id(1), now())
+    make(world, 2)
+    assert numbers(world, 2) == {str(C): 3, str(B): 4}
+
+
+def test_a_number_is_given_again_when_there_is_no_higher_one(world: World) -> None:
+    addresses = [ip_address(f"192.0.{high}.{low}") for high in range(4, 8) for low in range(256)][: PEERS - 1]
+    world.store.peers.settle(addresses)
+    with pytest.raises(Conflict, match="one peer too many: weft has places for 1023"):
+        world.peers.add(None, A, now())
+    assert str(A) not in numbers(world)
+    world.store.peers.settle([one for one in addresses if one != addresses[499]])
+    world.peers.add(None, A, now())
+    assert numbers(world)[str(A)] == 500
 
 
 def test_a_peer_is_of_the_networks_of_its_ip_version(world: World) -> None:

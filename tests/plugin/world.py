@@ -12,7 +12,7 @@ from drivers.contract import Backend
 from drivers.errors import Unsupported
 from drivers.facts import HostFacts, LinkInfo, RouteInfo
 from drivers.fake import FakeHost
-from drivers.model import Address, Endpoint, IPNetwork, Network, Transport
+from drivers.model import Address, Encapsulation, Endpoint, IPNetwork, Network, Transport
 from drivers.naming import LINK_GROUP
 from drivers.obstacles import Obstacle
 from drivers.ovsdb import Health
@@ -102,7 +102,7 @@ class FakeSide:
         """Return what a test put there."""
         return [(network, one) for network in networks for one in self.in_the_way]
 
-    def check_ovs(self) -> None:
+    def check_ovs(self, tunnel: Encapsulation | None = None) -> None:
         """Find nothing wrong."""
 
     def ovs_health(self) -> Health:

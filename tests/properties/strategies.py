@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drivers.bridge.planner import BridgePlanner
 from drivers.facts import HostFacts
-from drivers.model import Address, Endpoint, Interface, Network, OpenPorts, Subnet, Tunnel, Use
+from drivers.model import Address, Endpoint, Interface, Network, OpenPorts, Peer, Subnet, Tunnel, Use
 from drivers.naming import FIRST_OWN_VNI, bridge_mac, endpoint_mac, link_name
 from drivers.resources import HOST, Resource, Scope, scope_of
 
@@ -72,9 +72,16 @@ def networks(draw: st.DrawFn, number: int) -> Network:
         icc=adopted or draw(st.booleans()),
         trusted=draw(st.sampled_from(((), ("eth1",), ("eth1", "vpn0")))),
         tunnel=tunnel,
-        peers=draw(st.lists(_hosts(tunnel.version), max_size=3, unique=True).map(tuple)) if tunnel else (),
+        peers=draw(_peers(tunnel.version)) if tunnel else (),
         zone=None if adopted else draw(st.sampled_from((None, 22272 + number))),
     )
+
+
+@st.composite
+def _peers(draw: st.DrawFn, version: int) -> tuple[Peer, ...]:
+    """Any few peers, each with a number."""
+    addresses = draw(st.lists(_hosts(version), max_size=3, unique=True))
+    return tuple(Peer(address=address, number=number) for number, address in enumerate(addresses, 1))
 
 
 @st.composite

@@ -19,7 +19,7 @@ from drivers import ruleset, ruleset_bridge
 from drivers.contract import Step
 from drivers.converge import order
 from drivers.facts import HostFacts
-from drivers.model import Endpoint, Interface, Network, OpenPorts, Publication, Subnet, Tunnel, Use
+from drivers.model import Endpoint, Interface, Network, OpenPorts, Peer, Publication, Subnet, Tunnel, Use
 from drivers.naming import bridge_mac, endpoint_mac, link_name
 from drivers.registry import PLANNERS
 from drivers.resources import Chain, Element, Flow, Hold, Jump, Publish, Resource, Rule, Setting, Table, program
@@ -70,7 +70,7 @@ def _network(wanted: dict[str, Any]) -> Network:
         link=link or link_name("b", NETWORK),
         mac=bridge_mac(f"vni {tunnel.vni}" if tunnel else NETWORK),
         tunnel=tunnel,
-        peers=tuple(map(ip_address, wanted.pop("peers", ()))),
+        peers=tuple(Peer(address=ip_address(one)) for one in wanted.pop("peers", ())),
         adopted=link is not None,
         subnets=subnets,
         trusted=trusted,
