@@ -170,7 +170,11 @@ MIGRATIONS: Final = (
     CREATE UNIQUE INDEX endpoint_slots ON endpoints (network, slot) WHERE slot IS NOT NULL;
     """,
     """
-    ALTER TABLE networks ADD COLUMN ovs_tunnel TEXT;  -- on Open vSwitch: its kind and UDP port, as vxlan/4789
+    ALTER TABLE networks ADD COLUMN tunnel TEXT;      -- its kind and UDP port, as vxlan/4789: one backend has both
+    UPDATE networks SET tunnel =
+        json_extract(intent, '$[0].tunnel.kind') || '/' || json_extract(intent, '$[0].tunnel.port')
+        WHERE vni IS NOT NULL;
+    CREATE INDEX network_tunnels ON networks (tunnel) WHERE tunnel IS NOT NULL;
 
     CREATE TABLE peer_numbers (         -- tells peers of this host apart: each address has one, as long as it is a peer
         address  TEXT PRIMARY KEY,

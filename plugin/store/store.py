@@ -106,11 +106,12 @@ class Store:
                 _claim_subnet(db, network, subnet)
             if network.tunnel:
                 _claim_vni(db, network, network.tunnel.vni)
+                _claim_tunnel(db, network, network.tunnel)
             if network.backend == OVS:
                 number = free_number(db, "SELECT number FROM networks WHERE number IS NOT NULL")
                 network = replace(network, number=number)
             db.execute(
-                "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, ovs_tunnel, zone, intent) "
+                "INSERT INTO networks (id, phase, link, forwards6, apart, number, vni, tunnel, zone, intent) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     network.id,
@@ -120,7 +121,7 @@ class Store:
                     not network.icc,
                     network.number or None,
                     network.tunnel.vni if network.tunnel else None,
-                    f"{network.tunnel.kind}/{network.tunnel.port}" if network.tunnel and network.number else None,
+                    _spelled(network.tunnel) if network.tunnel else None,
                     network.zone,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
@@ -157,8 +158,8 @@ class Store:
         """Return what the networks ask of the host as a whole: counted, never kept."""
         (row,) = self._db.read(
             "SELECT count(*) AS networks, total(forwards6) AS forwards6, total(apart) AS apart, count(number) AS ovs, "
-            "count(vni) AS tunnels, group_concat(DISTINCT ovs_tunnel) AS ovs_tunnels FROM networks "
-            "WHERE phase <> 'deleting'"
+            "count(vni) AS tunnels, group_concat(DISTINCT CASE WHEN number IS NOT NULL THEN tunnel END) AS ovs_tunnels "
+            "FROM networks WHERE phase <> 'deleting'"
         )
         return Use(
             networks=row["networks"],
@@ -348,7 +349,7 @@ def _ends(subnet: Subnet) -> tuple[bytes, bytes]:
 
 
 def _ovs_tunnels(listed: str | None) -> frozenset[tuple[Encapsulation, int]]:
-    """Return kinds and UDP ports of a list of ``ovs_tunnel``."""
+    """Return kinds and UDP ports of a list of ``tunnel``."""
     parted = (one.partition("/") for one in (listed.split(",") if listed else ()))
     return frozenset((_KIND.validate_python(kind), int(port)) for kind, _, port in parted)
 
@@ -395,6 +396,25 @@ def _claim_vni(db: sqlite3.Connection, network: Network, vni: int) -> None:
             f"network {network.id[:12]}: VNI {vni} is that of network {held['id'][:12]} on this host, and a segment is "
             "one network; choose another weft.vni, or another weft.name (two names may come to the same VNI)"
         )
+
+
+def _claim_tunnel(db: sqlite3.Connection, network: Network, tunnel: Tunnel) -> None:
+    """Refuse a kind of tunnel and UDP port that the other backend has: it takes every packet of them, whatever its VNI."""
+    held = db.execute(
+        "SELECT id FROM networks WHERE tunnel = ? AND (number IS NULL) = ?", (_spelled(tunnel), network.backend == OVS)
+    ).fetchone()
+    if held:
+        taken, other = (
+            (f"UDP port {tunnel.port}", "another weft.tunnel.port") if tunnel.port else ("GRE", "another tunnel")
+        )
+        raise Conflict(
+            f"network {network.id[:12]}: {taken} is that of network {held['id'][:12]} on this host, which has the other "
+            f"weft.backend, and one of the two takes all that comes in by it; choose {other}, or the same weft.backend"
+        )
+
+
+def _spelled(tunnel: Tunnel) -> str:
+    return f"{tunnel.kind}/{tunnel.port}"
 
 
 def _with_zone(db: sqlite3.Connection, network: Network) -> Network:

@@ -9,7 +9,7 @@ lan0  192.0.2.9                  a host with plain `ip link add vxlan`
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from drivers.kernel.offload import compute_checksums
 from drivers.naming import bridge_mac, link_name, vni_of
 from tests.lab.net import RUN_NETNS, NetNs
+from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 from tests.libnetwork import CallRefusedError
 from tests.matrix.docker import set_br_netfilter
@@ -318,6 +319,17 @@ def test_another_advertised_address_makes_the_tunnel_anew_with_its_peers(street:
     assert not street.surprises(("cid", "ann", OPEN), ("bob", "cid", OPEN))
 
 
+def test_one_backend_has_a_kind_of_tunnel_and_port(street: Street) -> None:
+    host = street.hosts["a"]
+    options = {"weft.tunnel": "vxlan", "weft.name": "x", "weft.backend": "ovs" if host.ovs is None else "bridge"}
+    whose = host.networks[SHOP].id[:12]
+    with Ovs(host.node) if host.ovs is None else nullcontext():
+        with pytest.raises(CallRefusedError, match=f"UDP port 4789 is that of network {whose}.*other weft.backend"):
+            host.docker.create_network(options=options)
+        made = host.docker.create_network(options=options | {"weft.tunnel.port": "4790"}, subnet="10.8.99.0/24")
+        host.docker.remove_network(made)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -339,7 +351,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(street: Street, options: d
 
 def test_whoever_holds_the_vni_or_the_port_is_named_and_keeps_it(street: Street) -> None:
     """Swarm's own overlay has 4789, too, and other VNIs: both work beside each other."""
-    host = street.hosts["a"]
+    host = street.hosts["b"]
+    if host.ovs is not None:
+        pytest.skip("the kernel's devices are a Linux bridge's concern")
     host.node.run("ip", "link", "add", "swarm1", "type", "vxlan", "id", "4097", "dstport", "4789")
     host.node.run("ip", "link", "set", "swarm1", "up")
     for vni, port, said in (("4097", "4789", "link swarm1"), ("4098", "4798", "link external1")):
