@@ -21,7 +21,7 @@ NAME ?= weft
 TAG ?= latest
 ROOTFS := build/plugin
 
-.PHONY: help venv demo check test test-matrix test-engines test-firewalls test-ovs test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
+.PHONY: help venv demo demo-multihost check test test-matrix test-engines test-firewalls test-ovs test-hosts test-plugin bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ venv: .venv/.made ## .venv with weft in it: .venv/bin/weft
 demo: venv lab ## a Docker Engine, two containers that talk over weft, and what they survive
 	@$(IN)/python -m tests.lab.demo
 
+demo-multihost: venv lab beside ## two hosts, a network over GRE on Open vSwitch, another one over VXLAN, and who talks
+	@$(IN)/python -m tests.lab.demo_multihost
+
 check: venv ## lint, format, types, and who may import whom
 	$(IN)/ruff check
 	$(IN)/ruff format --check
@@ -45,17 +48,20 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(PYTEST) -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin'
+	$(PYTEST) -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin and not hosts'
 
 test-matrix: venv lab ## who reaches whom, cell by cell, on a Linux bridge (make test-ovs has the other backend)
 	$(PYTEST) -m 'matrix and not ovs'
 
 ENGINES ?= 20 28
 test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)
-	$(PYTEST) -m '(engine or engine28) and not firewalls and not ovs and not plugin $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+	$(PYTEST) -m '(engine or engine28) and not firewalls and not ovs and not plugin and not hosts $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
 
 test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
 	$(PYTEST) -m firewalls
+
+test-hosts: venv lab beside ## three hosts with an engine, Open vSwitch and weft each, and networks over all of them
+	$(PYTEST) -m hosts
 
 test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
 	@bash tests/lab/install.sh plugin

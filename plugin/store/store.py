@@ -399,7 +399,7 @@ def _claim_vni(db: sqlite3.Connection, network: Network, vni: int) -> None:
 
 
 def _claim_tunnel(db: sqlite3.Connection, network: Network, tunnel: Tunnel) -> None:
-    """Refuse a kind of tunnel and UDP port that the other backend has: it takes every packet of them, whatever its VNI."""
+    """Refuse a kind of tunnel and UDP port that the other backend has: one of the two takes all that comes in by it."""
     held = db.execute(
         "SELECT id FROM networks WHERE tunnel = ? AND (number IS NULL) = ?", (_spelled(tunnel), network.backend == OVS)
     ).fetchone()
@@ -408,8 +408,8 @@ def _claim_tunnel(db: sqlite3.Connection, network: Network, tunnel: Tunnel) -> N
             (f"UDP port {tunnel.port}", "another weft.tunnel.port") if tunnel.port else ("GRE", "another tunnel")
         )
         raise Conflict(
-            f"network {network.id[:12]}: {taken} is that of network {held['id'][:12]} on this host, which has the other "
-            f"weft.backend, and one of the two takes all that comes in by it; choose {other}, or the same weft.backend"
+            f"network {network.id[:12]}: {taken} is that of network {held['id'][:12]} on this host, which has the "
+            f"other weft.backend, and one of them takes all that comes in by it; choose {other}, or the same backend"
         )
 
 

@@ -1,0 +1,1 @@
+"""Several Docker hosts, joined by a network: for `make test-hosts`."""
