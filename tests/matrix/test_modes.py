@@ -12,6 +12,7 @@ from tests.lab.wait import await_
 from tests.matrix.docker import set_br_netfilter
 from tests.matrix.modes_street import PUBLISHED, UNPUBLISHED, Cell, Modes, built
 from tests.matrix.modes_table import ASKED, HOUSES, MODES, House
+from tests.matrix.ports_street import BACKENDS
 from tests.matrix.table import Party
 from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock
 
@@ -26,10 +27,10 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def street() -> Iterator[Modes]:
-    """Build it once."""
-    with built() as street:
+@pytest.fixture(scope="module", params=BACKENDS)
+def street(request: pytest.FixtureRequest) -> Iterator[Modes]:
+    """Build it once for each backend."""
+    with built(request.param) as street:
         yield street
 
 
@@ -41,7 +42,9 @@ def surprises(street: Modes, request: pytest.FixtureRequest) -> dict[Cell, list[
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_who_reaches_whom(surprises: dict[Cell, list[str]], cell: Cell) -> None:
+def test_who_reaches_whom(street: Modes, surprises: dict[Cell, list[str]], cell: Cell) -> None:
+    if cell[0] not in street.houses:
+        pytest.skip("a bridge of the operator's has no place on Open vSwitch")
     assert surprises[cell] == []
 
 
@@ -110,10 +113,9 @@ def test_a_port_beside_an_open_one_is_opened_and_closed_live(street: Modes, hous
 def test_the_host_is_not_on_an_isolated_network(street: Modes) -> None:
     """It has no address there in that IP version, and no container is told of a gateway."""
     links = {one["id"]: one["link"] for one in json.loads(street.weft.cli("network", "ls", "--json").stdout)}
-    for house in HOUSES:
-        there = street.houses[house]
+    for house, there in street.houses.items():
         (endpoint,) = there.publisher.endpoints
-        addresses = street.node.run("ip", "-o", "address", "show", links[there.network.id]).stdout
+        addresses = street.node.run("ip", "-o", "address", "show", links[there.network.id], check=False).stdout
         for version, kind in ((4, "inet "), (6, "inet6 ")):
             isolated = house.mode(version) == "isolated"
             assert (kind in addresses) is not isolated, (house.name, version)

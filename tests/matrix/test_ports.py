@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.matrix.docker import set_br_netfilter
-from tests.matrix.ports_street import Publishers, Street
+from tests.matrix.ports_street import BACKENDS, Publishers, Street
 from tests.matrix.ports_table import ROWS, SHAPES, Row, tables
 
 pytestmark = pytest.mark.kernel
@@ -20,10 +20,10 @@ END: Final = "<!-- end -->\n"
 CELLS: Final = [pytest.param(row, shape, id=f"{row.name}-{shape}") for row in ROWS if row.starts for shape in SHAPES]
 
 
-@pytest.fixture(scope="module")
-def publishers() -> Iterator[Publishers]:
-    """Build it once."""
-    with Street.built("ports") as street:
+@pytest.fixture(scope="module", params=BACKENDS)
+def publishers(request: pytest.FixtureRequest) -> Iterator[Publishers]:
+    """Build it once for each backend; the operator's own bridge is a Linux bridge beside either."""
+    with Street.built("ports", request.param) as street:
         yield Publishers(street)
 
 
