@@ -22,8 +22,9 @@ from drivers.model import Address, Encapsulation, Endpoint, IPNetwork, Network, 
 from drivers.nft import NftBackend
 from drivers.obstacles import Obstacle
 from drivers.openflow.backend import RUNDIR, OpenFlowBackend
+from drivers.ovs import twins
 from drivers.ovsdb import Health, OvsdbBackend, Remote, datapath
-from drivers.resources import BRIDGE_TABLE_KEY, Foreign, Resource, Scope, link_key
+from drivers.resources import BRIDGE_TABLE_KEY, HOST, OVS_BRIDGE, Foreign, Resource, Scope, link_key
 from drivers.sockets import SocketsBackend
 from drivers.xtables import XtablesBackend
 
@@ -168,7 +169,11 @@ class Host:
 
     def clashes(self) -> tuple[Clash, ...]:
         """Return what of containers' MACs and addresses came out of a tunnel."""
-        return self._clashes.seen()
+        found = set(self._clashes.seen())
+        with suppress(WeftError):  # of an Open vSwitch that does not answer other things are told
+            told = ((scope, twins.clash(match)) for scope, match in self._openflow.taken(OVS_BRIDGE, twins.COUNTING))
+            found |= {Clash(scope, what) for scope, what in told if what and scope != HOST}
+        return tuple(sorted(found))
 
     def is_plugged(self, link: str) -> bool:
         """Tell whether the other end of a veth pair is in another network namespace: a container has it."""

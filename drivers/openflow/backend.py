@@ -94,6 +94,10 @@ class OpenFlowBackend:
                 failures |= dict.fromkeys((step.key for step in mine), failure)
         return failures
 
+    def taken(self, bridge: str, tables: Collection[int]) -> list[tuple[Scope, str]]:
+        """Return the scope and the match of each flow of a bridge's tables that is ours and took a packet."""
+        return self._switch(bridge).taken(tables)
+
     def watch(self, dirty: Dirty) -> Callable[[], None]:
         """Tell of flows that others changed, and of a bridge that came back: it has lost them all (``None``).
 

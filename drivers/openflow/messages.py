@@ -152,9 +152,9 @@ def hello(xid: int) -> bytes:
     return message(Type.HELLO, xid, _VERSIONS.pack(_BITMAP, _VERSIONS.size, 1 << VERSION))
 
 
-def flows_request(xid: int) -> bytes:
-    """Ask for every flow of every table."""
-    body = _FLOWS_REQUEST.pack(ALL_TABLES, ANY, ANY, 0, 0) + _NO_MATCH
+def flows_request(xid: int, table: int = ALL_TABLES) -> bytes:
+    """Ask for every flow of a table, or of all."""
+    body = _FLOWS_REQUEST.pack(table, ANY, ANY, 0, 0) + _NO_MATCH
     return message(Type.MULTIPART_REQUEST, xid, _MULTIPART.pack(Part.FLOWS, 0) + body)
 
 
@@ -246,12 +246,17 @@ def read_multipart(body: bytes) -> tuple[int, bool, bytes]:
 
 def read_flows(body: bytes) -> Iterator[tuple[Place, Entry]]:
     """Yield the flows of a part, with their matches in the switch's order."""
+    return ((place, entry) for place, entry, _ in read_counted(body))
+
+
+def read_counted(body: bytes) -> Iterator[tuple[Place, Entry, int]]:
+    """Yield the same, each with how many packets it took."""
     at = 0
     while at < len(body):
-        length, table, _, _, priority, idle, hard, _, _, cookie, _, _ = _unpack(_FLOW, body, at)
+        length, table, _, _, priority, idle, hard, _, _, cookie, packets, _ = _unpack(_FLOW, body, at)
         _within(length, _FLOW.size, len(body) - at)
         fields, instructions = _read_match(body, at + _FLOW.size, at + length)
-        yield Place(table, priority, fields), Entry(cookie, instructions, not (idle or hard))
+        yield Place(table, priority, fields), Entry(cookie, instructions, not (idle or hard)), packets
         at += length
 
 

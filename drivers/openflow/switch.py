@@ -122,6 +122,20 @@ class Switch:
                 key = flow_key(self._bridge, place.table, place.priority, match)
                 yield key, flow(key, scope, actions.decode(entry.instructions, self._ports.name))
 
+    def taken(self, tables: Collection[int]) -> list[tuple[Scope, str]]:
+        """Return the scope and the match of each flow of these tables that is ours and took a packet."""
+        with self._lock:
+            session = self._connected()
+            if session is None:
+                return []
+            answers, _ = self._ask(session, [messages.flows_request(session.xid(), table) for table in tables])
+            counted = [one for part in _parts(answers, Part.FLOWS) for one in messages.read_counted(part)]
+            return [
+                (scope, matches.decode(place.match, self._ports.name))
+                for place, entry, packets in counted
+                if packets and (scope := self._cookies.known(entry.cookie)) is not None
+            ]
+
     def look(self) -> None:
         """Connect if that is possible now, and tell what others changed."""
         with self._lock:

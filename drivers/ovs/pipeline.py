@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivers.ovs import answers, gateway, source, tunnel
+from drivers.ovs import answers, gateway, source, tunnel, twins
 from drivers.ovs.members import member, walk
 from drivers.ovs.model import Attachment, Gateway, Remote, Segment, Switch
 from drivers.ovs.source import ADVERTISEMENT, SOLICITATION
@@ -31,6 +31,7 @@ def host(switch: Switch) -> tuple[Resource, ...]:
     board = Board(switch.bridge, HOST)
     plan = (
         *source.suspicion(board),
+        *twins.otherwise(board),
         *answers.otherwise(board),
         board.flow(Table.DESTINATION, 110, match(dl_dst=LINK_LOCAL_GROUP)),
         board.flow(Table.DESTINATION, 100, match(dl_dst=GROUP), resubmit(Table.FLOOD)),
@@ -65,7 +66,7 @@ def endpoint(switch: Switch, segment: Segment, at: Attachment) -> tuple[Resource
     of: dict[str, Value] = {NETWORK: segment.number}
     entry = {"in_port": at.port, "dl_src": at.mac} | ({"vlan_tci": UNTAGGED} if at.addresses else {})
     there, reach = {**of, "dl_dst": at.mac}, output(at.port)
-    return (
+    plan = (
         board.flow(
             Table.ENTRY,
             100,
@@ -78,7 +79,9 @@ def endpoint(switch: Switch, segment: Segment, at: Attachment) -> tuple[Resource
         board.flow(Table.DESTINATION, 50, match(**there), resubmit(Table.JUDGE)),
         board.flow(Table.DELIVER, 50, match(**there), reach),
         *member(board, segment.number, at.slot, reach),
+        *(twins.counted(board, segment.number, at) if segment.tunnel else ()),
     )
+    return behind_fences(plan)
 
 
 def remote(switch: Switch, segment: Segment, at: Remote) -> tuple[Resource, ...]:

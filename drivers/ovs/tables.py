@@ -19,6 +19,8 @@ class Table(IntEnum):
 
     ENTRY = 0
     FROM_TUNNEL = 5
+    SAME_MAC = 6
+    SAME_ADDRESS = 7
     SOURCE = 10
     NEIGHBOUR = 11
     ANSWER = 20

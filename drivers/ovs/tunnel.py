@@ -62,7 +62,7 @@ def way(board: Board, segment: Segment, tunnel: Tunnel) -> Iterator[Resource]:
                 match=((NETWORK, NETWORK), ("dl_dst", "dl_src")),
                 load=((target, source), (DIRECTED, 1)),
             ),
-            resubmit(Table.DESTINATION),
+            resubmit(Table.SAME_MAC),
         )
         yield from member(board, segment.number, peer.slot, set_field(target, peer.address), out, peers=True)
 
