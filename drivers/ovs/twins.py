@@ -1,7 +1,7 @@
 """What comes out of a tunnel and says that it is a container of this host: somebody has its MAC or address, too.
 
-The flows count it, and :func:`clash` reads off a flow what it counts. A packet with the address of a container here goes
-no further: that container comes first. Its MAC alone claims nothing that the container could lose.
+The flows count it, and :func:`clash` reads off a flow what it counts. A packet with the address of a container here is
+dropped: that container comes first. Its MAC alone claims nothing that the container could lose.
 """
 
 from __future__ import annotations
