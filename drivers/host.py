@@ -179,6 +179,10 @@ class Host:
         """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
         return self._kernel.is_plugged(link)
 
+    def other_stores(self) -> Mapping[str, int]:
+        """Return the stores that have links here and are not this one, with how many they have."""
+        return self._kernel.other_stores()
+
     def connected_subnets(self) -> tuple[tuple[str, IPNetwork], ...]:
         """Return the subnets that the host is in, each with its link."""
         return facts.connected_subnets()

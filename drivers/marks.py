@@ -30,6 +30,11 @@ class Marks:
         found = _MARK.fullmatch(text or "")
         return Scope(found[2], found[3]) if found and found[1] == self.store else None
 
+    def stranger(self, text: str | None) -> str | None:
+        """Return the id of another store whose mark ``text`` is, or ``None``."""
+        found = _MARK.fullmatch(text or "")
+        return found[1] if found and found[1] != self.store else None
+
 
 def describe(text: str | None) -> str:
     """Tell the operator whose mark this is."""

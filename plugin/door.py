@@ -8,9 +8,11 @@ load on a small machine. So the sockets are there first; what comes meanwhile wa
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
@@ -19,6 +21,8 @@ from drivers.errors import HostFailure, Refusing
 
 if TYPE_CHECKING:
     from plugin.config import Settings
+
+log = logging.getLogger(__name__)
 
 LOCK: Final = "serve.lock"
 
@@ -43,12 +47,21 @@ class Door:
 
 
 def open_door(settings: Settings) -> Door:
-    """Take the lock, then bind. Raises :class:`AlreadyRunning` and binds nothing if another weft is there."""
+    """Take the lock, then bind. Raises :class:`AlreadyRunning` and binds nothing if another weft is there.
+
+    Raises OSError, and has bound nothing, where no lock can be had: the state directory cannot be used.
+    """
     lock = hold(settings)
+    return bound(settings, lock)
+
+
+def bound(settings: Settings, lock: TextIO | None) -> Door:
+    """Bind what systemd has not bound. Raises :class:`HostFailure`, and lets go of the lock."""
     try:
         return Door(lock, () if bound_by_systemd(os.environ) else (bind(settings.socket), bind(settings.control)))
     except HostFailure:
-        lock.close()
+        if lock:
+            lock.close()
         raise
 
 
@@ -56,7 +69,13 @@ def hold(settings: Settings, whose: str = "") -> TextIO:
     """Make the state directory and take its lock, with our pid in it, and ``whose`` that is."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = settings.state_dir / LOCK
-    lock = path.open("a+", encoding="ascii")
+    try:
+        lock = path.open("a+", encoding="ascii")
+    except OSError as error:  # a disk that cannot be written: a lock that is there can be held all the same
+        if not path.is_file():
+            raise
+        lock = path.open("r", encoding="ascii")
+        log.error("the state directory cannot be written", extra={"path": str(path), "why": str(error)})  # noqa: TRY400 - the reason says it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,9 +83,9 @@ def hold(settings: Settings, whose: str = "") -> TextIO:
         holder = lock.read().strip()
         lock.close()
         raise AlreadyRunning(f"already running, pid {holder} ({path})") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}{whose}\n")
-    lock.flush()
+    with suppress(OSError):  # the pid is only told
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{os.getpid()}{whose}\n".encode("ascii"))
     return lock
 
 

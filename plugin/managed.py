@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from drivers.errors import HostFailure, Refusing
 from plugin import config, logs
 from plugin.door import AlreadyRunning, Door, bind, hold
+from plugin.storefile.trouble import unreadable
 
 if TYPE_CHECKING:
     from plugin.config import Settings
@@ -61,7 +62,7 @@ def _open(settings: Settings) -> tuple[Door, Refusing | None]:
     except AlreadyRunning as error:
         return Door(None, (docker,)), Refusing(f"another weft is {error}: stop one of them, then {_AGAIN}")
     except OSError as error:
-        return Door(None, (docker,)), Refusing(f"the state directory cannot be used: {error}; {_AGAIN}")
+        return Door(None, (docker,)), Refusing(f"{unreadable(settings.database, error)}: {_AGAIN}")
     try:
         return Door(lock, (docker, bind(settings.control))), None
     except HostFailure as error:

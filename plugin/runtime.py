@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from drivers.clashes import Clash
 from drivers.contract import Step
 from drivers.converge import Converger, Incomplete, Outcome
-from drivers.errors import WeftError
+from drivers.errors import Refusing, WeftError
+from drivers.naming import link_name
 from drivers.resources import HOST, Key, Scope, Setting, Zone
 from plugin.deadline import Deadline
 from plugin.plans import OVS_BACKENDS, HostSide, Plan, Plans
@@ -35,10 +37,18 @@ class Finding:
     problems: tuple[str, ...]
 
 
+class LiveHost(HostSide, Protocol):
+    """What is asked of the host beside what plans need."""
+
+    def is_plugged(self, link: str) -> bool:
+        """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
+        ...
+
+
 class Runtime:
     """Everything that runs in the worker beside requests. Started once, stopped once."""
 
-    def __init__(self, store: Store, host: HostSide, *, interval: float) -> None:
+    def __init__(self, store: Store, host: LiveHost, *, interval: float) -> None:
         """Bring ``host`` to what ``store`` says; look at everything each ``interval`` seconds."""
         self._store = store
         self._host = host
@@ -46,6 +56,8 @@ class Runtime:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._plans = Plans(store, host)
         self._told: frozenset[Clash] = frozenset()
+        self._spared: frozenset[Scope] = frozenset()
+        self._owed: dict[Scope, Callable[[], None]] = {}
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
         self._watches_ovs = False
@@ -84,6 +96,7 @@ class Runtime:
 
     def docker_calls(self, deadline: Deadline) -> None:
         """Take note of a driver call: Docker is up in this boot, so forwarding may be asked for (network.md 3)."""
+        self._pay(deadline)
         if self._plans.may_forward:
             return
         self._plans.may_forward = True
@@ -97,6 +110,34 @@ class Runtime:
         """
         if self._plans.judge_bridges(dockers):
             self.dirty(HOST)
+
+    def withdraw(self, scope: Scope, withdraw: Callable[[], None]) -> None:
+        """Take back what was not promised after all, in the store and on the host. Never raises.
+
+        ``withdraw`` writes that into the store. If it cannot, for the disk is full or read-only, that is owed: it is
+        done before the next call, or by the next look. What cannot be removed now is removed by the reconciler.
+        """
+        try:
+            withdraw()
+        except Refusing as why:
+            said = {"scope": str(scope), "why": str(why), "next": "before the next call, or by the next look"}
+            log.error("what failed is not withdrawn yet", extra=said)  # noqa: TRY400 - the reason says it
+            self._owed[scope] = withdraw
+            return
+        try:
+            self.converge(scope, Deadline(None))
+        except (WeftError, ExceptionGroup):
+            log.exception("withdrawing", extra={"scope": str(scope)})
+            self.dirty(scope)
+
+    def _pay(self, deadline: Deadline) -> None:
+        """Withdraw what could not be withdrawn when it failed."""
+        for scope, withdraw in list(self._owed.items()):
+            with suppress(WeftError, ExceptionGroup):  # the next call, or look, tries again
+                withdraw()
+                self._owed.pop(scope, None)
+                self.dirty(scope)
+                self.converge(scope, deadline)
 
     def keys(self, scope: Scope) -> frozenset[Key]:
         """Return where a scope's resources are by what is stored now: taken before a change that leaves some behind."""
@@ -174,9 +215,16 @@ class Runtime:
         """Return what is about to be brought about, with what the host's switches were before kept in the store."""
         if scope == HOST:
             self._refresh()
-        plan = self._plans.of(scope).but(but)
+        plan = self._plan_of(scope).but(but)
         if scope == HOST:
             self._keep_found_settings(plan)
+        return plan
+
+    def _plan_of(self, scope: Scope) -> Plan:
+        """Return the plan of a scope; while there is somebody spared, nothing of the host's goes: they need it."""
+        plan = self._plans.of(scope)
+        if scope == HOST and self._spared:
+            return replace(plan, keys=frozenset(resource.key for resource in plan.wanted))
         return plan
 
     def converge_host(self, deadline: Deadline, *, ovs: bool) -> Outcome:
@@ -210,8 +258,11 @@ class Runtime:
             if absence and scope != HOST:
                 found.append(Finding(scope, (), (absence,)))
                 continue
+            if scope in self._spared:
+                found.append(Finding(scope, (), (_UNKNOWN_BUT_IN_USE,)))
+                continue
             problems = self._told_of(absence)
-            plan = self._plans.of(scope).but(OVS_BACKENDS if absence else frozenset())
+            plan = self._plan_of(scope).but(OVS_BACKENDS if absence else frozenset())
             try:
                 difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
             except WeftError as blind:  # a part of the host does not answer
@@ -239,10 +290,20 @@ class Runtime:
                 turn = (0 if scope.endpoint else 1) if plan.ending else (4 if scope.endpoint else 3)
                 suspects.append((turn, scope, frozenset(seen)))
         known = {*stored, HOST}
-        orphans = ((scope, seen) for scope, seen in surveyed.items() if scope not in known)
-        suspects += [(0 if scope.endpoint else 1, scope, frozenset(seen)) for scope, seen in orphans]
-        suspects.append((2, HOST, frozenset(surveyed.get(HOST, ()))))
+        orphans = {scope: frozenset(seen) for scope, seen in surveyed.items() if scope not in known}
+        self._spared = self._in_use(orphans)
+        suspects += [(0 if scope.endpoint else 1, scope, seen) for scope, seen in orphans.items()]
+        suspects.append((2, HOST, frozenset() if self._spared else frozenset(surveyed.get(HOST, ()))))
         return [(scope, keys) for _, scope, keys in sorted(suspects, key=lambda suspect: suspect[:2])]
+
+    def _in_use(self, orphans: Collection[Scope]) -> frozenset[Scope]:
+        """Return which scopes, of which the store knows nothing, a running container needs: they are left alone.
+
+        weft forgets nothing that is still on the host, so the store is not the one that made them any longer: an older
+        copy was put back, or some of it is lost. Whoever did that did not mean to cut off what runs.
+        """
+        plugged = {one for one in orphans if one.endpoint and self._host.is_plugged(link_name("h", one.endpoint))}
+        return frozenset(orphans) & (plugged | {Scope(one.network) for one in plugged})
 
     def _mend(self, finding: Finding, deadline: Deadline) -> Finding:
         scope, absence = finding.scope, self._absence(finding.scope)
@@ -272,6 +333,8 @@ class Runtime:
     def _heal(self, scope: Scope | None) -> None:
         """Look at a scope, or at everything, and say what had to be mended."""
         if scope is None:
+            self._store.try_again()
+            self._pay(Deadline(None))
             findings = self.reconcile(Deadline(None))
             self._tell_clashes()
         else:
@@ -332,6 +395,12 @@ class Runtime:
                     self._locks.pop(row.scope.network, None)
             case EndpointRow():
                 self._store.remove_endpoint(row.id)
+
+
+_UNKNOWN_BUT_IN_USE: Final = (
+    "the store does not know it, but it is this store's, and a running container has it: left as it is. Put back a "
+    "newer copy of the store (`weft store restore FILE`), or stop the container"
+)
 
 
 def _tell_of_reloads(outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -37,10 +37,11 @@ from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
 from plugin.engine.refusal import RefusedDriver, RefusedViews
 from plugin.engine.tunnels import Tunnels
-from plugin.engine.views import Views
+from plugin.engine.views import OTHER_STORE, Views
 from plugin.errors import sentence
 from plugin.runtime import Runtime
 from plugin.store import Database, Store
+from plugin.storefile.trouble import unreadable
 from plugin.wire import Failure
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             interval=settings.reconcile_interval,
         )
         links = Links(store, runtime, docker)
-        _settle(store, host.epoch())
+        _settle(store, host.epoch(), host.is_plugged)
+        _tell_other_stores(store, host.other_stores())
         peers.settle()
         tunnels.settle()
         parts.callback(runtime.stop)
@@ -174,7 +176,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _wait_for_predecessor(self) -> None:
         """Wait until the worker before this one (SIGHUP, or a killed master's) has let go of the host and the store."""
-        lock = (self._settings.state_dir / "worker.lock").open("w", encoding="ascii")
+        try:
+            lock = (self._settings.state_dir / "worker.lock").open("w", encoding="ascii")
+        except OSError as error:
+            raise unreadable(self._settings.database, error) from error
         self._parts.callback(lock.close)
         fcntl.flock(lock, fcntl.LOCK_EX)
 
@@ -189,16 +194,29 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         self.access_log.disabled = True
 
 
-def _settle(store: Store, epoch: str) -> None:
-    """Withdraw what was never answered, and after a power-off every endpoint: their containers are gone."""
+def _settle(store: Store, epoch: str, is_plugged: Callable[[str], bool]) -> None:
+    """Withdraw what was never answered, and after a power-off every endpoint: their containers are gone.
+
+    Those whose containers are there all the same stay: then the store is an older copy, that was put back while they
+    ran.
+    """
     store.withdraw_unanswered()
     store.ports.release_idle()
     if store.epoch != epoch:
-        gone = [row.id for row in store.endpoints()]
+        gone = [row.id for row in store.endpoints() if not is_plugged(row.endpoint.link)]
         if gone:
             log.info("the host was off: endpoints are withdrawn, networks rebuilt", extra={"endpoints": len(gone)})
             store.withdraw_endpoints(gone)
         store.epoch = epoch
+
+
+def _tell_other_stores(store: Store, others: Mapping[str, int]) -> None:
+    """Say whose networks are on this host that this store knows nothing of: perhaps it is not the one it should be."""
+    for other, links in others.items():
+        log.error(
+            "this host has links of another store's: they are left alone",
+            extra={"store": store.id, "other": other, "links": links, "why": OTHER_STORE},
+        )
 
 
 def _owner_in(store: Store) -> Callable[[str], Scope | None]:

@@ -73,6 +73,10 @@ class KernelBackend:
         link = self._links.find(name)
         return link is not None and link.elsewhere
 
+    def other_stores(self) -> Mapping[str, int]:
+        """Return the stores that have links here and are not this one, with how many they have."""
+        return self._links.strangers()
+
     def check_tunnel(self, kind: str) -> None:
         """Raise :class:`drivers.errors.Unsupported` if the kernel can make no tunnels of this kind."""
         if not tunnels.has_kind(self._netlink, kind):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -78,6 +79,11 @@ class Links:
     def owner(self, link: Link) -> Scope | None:
         """Return the scope whose mark the link carries, or ``None`` if it carries none of this store's."""
         return self._marks.read(link.alias)
+
+    def strangers(self) -> Counter[str]:
+        """Count the links of our group that carry another store's mark, by that store."""
+        ours = (link for link in self.dump().values() if link.group == LINK_GROUP)
+        return Counter(other for link in ours if (other := self._marks.stranger(link.alias)))
 
     def seen(self, name: str, link: Link, name_of: Callable[[int], str]) -> Resource | Foreign:
         """Return what the link is at the key of ``name``. ``name_of`` says how the link of an index is called."""

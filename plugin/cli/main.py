@@ -93,6 +93,20 @@ def parser() -> argparse.ArgumentParser:
     reconcile.add_argument(
         "--dry-run", action="store_true", help="only say what that would take; exit code 1 if anything"
     )
+    stores = verbs.add_parser("store", help="the state on disk: check it, copy it, put a copy back").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    for verb, meaning in (
+        ("check", "say whether the store, or a copy of it, is sound; exit code 1 if not"),
+        ("backup", "write a copy of the store to a new file, while weft runs or not"),
+        ("restore", "put a copy in the place of the store, while weft does not run; the old one is kept"),
+    ):
+        act = stores.add_parser(verb, help=meaning, description=f"{meaning[:1].upper()}{meaning[1:]}.")
+        act.add_argument("file", metavar="FILE", nargs="?" if verb == "check" else None)
+        act.add_argument("--state-dir", metavar="DIR", help="where the store lies (WEFT_STATE_DIR)")
+        if verb == "check":
+            act.add_argument("--json", action="store_true", help="as JSON")
+        act.set_defaults(answer=_store, verb=verb)
     remove = verbs.add_parser(
         "uninstall",
         help="remove what weft left on this host, once it runs no longer",
@@ -152,6 +166,12 @@ def _check_whole() -> None:
             f"this weft is the command alone (without {', '.join(missing)}): the server is the managed plugin, or "
             "comes with the wheel (`pipx install`)"
         )
+
+
+def _store(options: argparse.Namespace) -> int:
+    from plugin.cli import store  # noqa: PLC0415 - sqlite3
+
+    return {"check": store.check, "backup": store.backup, "restore": store.restore}[options.verb](options)
 
 
 def _uninstall(options: argparse.Namespace) -> int:

@@ -30,6 +30,8 @@ def status(options: argparse.Namespace) -> int:
         else:
             _say(f"weft {view['version']}, pid {view['pid']}, store {view['store']}")
             _say(f"{view['networks']} networks, {view['endpoints']} endpoints")
+            if view["trouble"]:
+                _say(f"the store cannot be written: {view['trouble']}")
             _findings(view["differs"], none="the host is as wanted")
             for path, found in view["host_settings"].items():
                 _say(f"host setting changed: {path} was {found}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_interface
 
 from drivers.contract import Step
-from drivers.errors import Conflict, InvalidRequest, NotFound, WeftError
+from drivers.errors import Conflict, InvalidRequest, NotFound
 from drivers.model import Endpoint, Network
 from drivers.naming import LINK_GROUP, endpoint_mac, link_name
 from drivers.resources import BRIDGE_PORTS, Key, Rank, Scope, scope_of
@@ -238,12 +239,7 @@ class Endpoints:
 
     def _withdraw(self, row: EndpointRow) -> None:
         """Take an endpoint back after a failure. What cannot be removed now is removed by the reconciler."""
-        self._store.withdraw_endpoints([row.id])
-        try:
-            self._runtime.converge(row.scope, Deadline(None))
-        except (WeftError, ExceptionGroup):
-            log.exception("withdrawing an endpoint", extra={"endpoint": row.id[:12]})
-            self._runtime.dirty(row.scope)
+        self._runtime.withdraw(row.scope, partial(self._store.withdraw_endpoints, [row.id]))
 
     @staticmethod
     def _tell(row: EndpointRow) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from drivers.errors import Conflict, InvalidRequest, WeftError
@@ -12,6 +13,7 @@ from drivers.facts import LinkInfo
 from drivers.model import Encapsulation, Endpoint, IPNetwork, Network, Tunnel
 from drivers.naming import LINK_GROUP, bridge_mac, link_name
 from drivers.obstacles import Obstacle
+from drivers.resources import HOST
 from plugin.deadline import Deadline
 from plugin.engine.tunnels import Tunnels
 from plugin.requests import NetworkRequest
@@ -195,13 +197,12 @@ class Networks:
 
     def _withdraw(self, row: NetworkRow) -> None:
         """Take a network back after a failure. What cannot be removed now is removed by the reconciler."""
-        self._store.withdraw_network(row.id)
+        self._runtime.withdraw(row.scope, partial(self._store.withdraw_network, row.id))
         try:
-            self._runtime.converge(row.scope, Deadline(None))
             self._runtime.converge_host(Deadline(None), ovs=row.network.backend == OVS)
         except (WeftError, ExceptionGroup):
             log.exception("withdrawing a network", extra={"network": row.id[:12]})
-            self._runtime.dirty(row.scope)
+            self._runtime.dirty(HOST)
 
     def _tell(self, network: Network) -> None:
         if network.is_forwarded(4) and not self._host.forwarding4():

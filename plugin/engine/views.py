@@ -33,6 +33,13 @@ View = dict[str, Any]
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 
 
+OTHER_STORE: Final = (
+    "if the store was lost, stop weft and put a copy back (`weft store restore FILE`); if nobody needs what it made, "
+    "`weft uninstall --store ID` removes it"
+)
+"""What to do about links of a store that is not this one."""
+
+
 class HostNotes(Protocol):
     """What is told of the host beside what differs."""
 
@@ -49,6 +56,10 @@ class HostNotes(Protocol):
 
     def ovs_health(self) -> Health:
         """Return how Open vSwitch is doing."""
+        ...
+
+    def other_stores(self) -> Mapping[str, int]:
+        """Return the stores that have links on this host and are not this one, with how many they have."""
         ...
 
     def clashes(self) -> tuple[Clash, ...]:
@@ -86,12 +97,17 @@ class Views:
         notes += [f"network {network.id[:12]}: {one.what}; `{one.fix}`" for network, one in in_the_way]
         if self._store.use().ovs:
             notes += _ovs_notes(self._host.ovs_health())
+        notes += [
+            f"{links} links are another store's ({other}, this is {self._store.id}), and left alone: {OTHER_STORE}"
+            for other, links in self._host.other_stores().items()
+        ]
         if any(row.network.tunnel for row in networks):
             notes += [_clash(clash) for clash in self._host.clashes()]
         return {
             "version": plugin.__version__,
             "pid": os.getpid(),
-            "healthy": not findings,
+            "healthy": not findings and not self._store.trouble,
+            "trouble": self._store.trouble,
             "store": self._store.id,
             "networks": len(networks),
             "endpoints": len(endpoints),

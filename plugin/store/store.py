@@ -56,6 +56,15 @@ class Store:
         return self._db.commits
 
     @property
+    def trouble(self) -> str:
+        """Why nothing can be kept at the moment; "" if it can."""
+        return self._db.trouble
+
+    def try_again(self) -> None:
+        """Look after the file, and see whether it can be written again, if it could not. Never raises."""
+        self._db.try_again()
+
+    @property
     def epoch(self) -> str | None:
         """The boot and namespace in which the endpoints were made."""
         return self._db.meta("epoch")
@@ -72,21 +81,21 @@ class Store:
 
     def networks(self) -> list[NetworkRow]:
         """Return all networks."""
-        return [_network(row) for row in self._db.read("SELECT * FROM networks ORDER BY id")]
+        return [self._network(row) for row in self._db.read("SELECT * FROM networks ORDER BY id")]
 
     def network(self, ident: str) -> NetworkRow | None:
         """Return one network, by its whole id."""
         rows = self._db.read("SELECT * FROM networks WHERE id = ?", ident)
-        return _network(rows[0]) if rows else None
+        return self._network(rows[0]) if rows else None
 
     def find_network(self, short: str) -> NetworkRow:
         """Return the network whose id starts with ``short``. Raises :class:`NotFound` or, if several do, Conflict."""
-        return _network(self._find("networks", "network", short))
+        return self._network(self._find("networks", "network", short))
 
     def network_of_link(self, link: str) -> NetworkRow | None:
         """Return the network that a bridge belongs to."""
         rows = self._db.read("SELECT * FROM networks WHERE link = ?", link)
-        return _network(rows[0]) if rows else None
+        return self._network(rows[0]) if rows else None
 
     def add_network(self, row: NetworkRow, *, pools: Iterable[tuple[str, IPNetwork]] = ()) -> None:
         """Claim the bridge, the subnets and the VNI, choose a conntrack zone where the network needs one of its own.
@@ -175,18 +184,18 @@ class Store:
     def endpoints(self, network: str | None = None) -> list[EndpointRow]:
         """Return all endpoints, or those of one network."""
         if network is None:
-            return [_endpoint(row) for row in self._db.read("SELECT * FROM endpoints ORDER BY network, id")]
+            return [self._endpoint(row) for row in self._db.read("SELECT * FROM endpoints ORDER BY network, id")]
         rows = self._db.read("SELECT * FROM endpoints WHERE network = ? ORDER BY id", network)
-        return [_endpoint(row) for row in rows]
+        return [self._endpoint(row) for row in rows]
 
     def endpoint(self, ident: str) -> EndpointRow | None:
         """Return one endpoint, by its whole id."""
         rows = self._db.read("SELECT * FROM endpoints WHERE id = ?", ident)
-        return _endpoint(rows[0]) if rows else None
+        return self._endpoint(rows[0]) if rows else None
 
     def find_endpoint(self, short: str) -> EndpointRow:
         """Return the endpoint whose id starts with ``short``. Raises :class:`NotFound` or, if several do, Conflict."""
-        return _endpoint(self._find("endpoints", "endpoint", short))
+        return self._endpoint(self._find("endpoints", "endpoint", short))
 
     def holders(self, network: str, addresses: Iterable[Interface]) -> list[EndpointRow]:
         """Return the endpoints of a network that hold one of ``addresses``: at most one for each."""
@@ -198,7 +207,7 @@ class Store:
                 network,
                 address.ip.packed,
             )
-            found += [_endpoint(row) for row in rows]
+            found += [self._endpoint(row) for row in rows]
         return found
 
     def attached(self, network: str) -> int:
@@ -266,7 +275,7 @@ class Store:
         rows = self._starting(table, ident)
         if len(rows) != 1:
             return None
-        return _endpoint(rows[0]) if scope.endpoint else _network(rows[0])
+        return self._endpoint(rows[0]) if scope.endpoint else self._network(rows[0])
 
     def scopes(self) -> list[Scope]:
         """Return the scopes of all that is stored, endpoints first: so they go before their networks do."""
@@ -302,6 +311,18 @@ class Store:
         """Keep what is known of them, so that a restart opens and closes nothing."""
         self._db.set_meta("bridges", _BRIDGES.dump_json(bridges).decode())
 
+    def _network(self, row: sqlite3.Row) -> NetworkRow:
+        try:
+            return network_of(row)
+        except ValueError as error:
+            raise self._db.damaged(f"network {row['id'][:12]}") from error
+
+    def _endpoint(self, row: sqlite3.Row) -> EndpointRow:
+        try:
+            return endpoint_of(row)
+        except ValueError as error:
+            raise self._db.damaged(f"endpoint {row['id'][:12]}") from error
+
     def _set_phase(self, table: str, idents: Sequence[str], phase: Phase, *, durable: bool) -> None:
         with self._db.transaction(durable=durable) as db:
             db.executemany(
@@ -327,12 +348,14 @@ class Store:
         return rows[0]
 
 
-def _network(row: sqlite3.Row) -> NetworkRow:
+def network_of(row: sqlite3.Row) -> NetworkRow:
+    """Return the value of a row. Raises ValueError if it is none."""
     network, settings = _NETWORK.validate_json(row["intent"])
     return NetworkRow(network=network, phase=Phase(row["phase"]), settings=settings)
 
 
-def _endpoint(row: sqlite3.Row) -> EndpointRow:
+def endpoint_of(row: sqlite3.Row) -> EndpointRow:
+    """Return the value of a row. Raises ValueError if it is none."""
     endpoint, ports, settings = _ENDPOINT.validate_json(row["intent"])
     return EndpointRow(
         endpoint=endpoint,

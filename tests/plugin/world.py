@@ -64,6 +64,7 @@ class FakeSide:
     )
     lacking: set[str] = field(default_factory=set)
     clashing: tuple[Clash, ...] = ()
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -140,6 +141,10 @@ class FakeSide:
     def clashes(self) -> tuple[Clash, ...]:
         """Return what a test said."""
         return self.clashing
+
+    def other_stores(self) -> Mapping[str, int]:
+        """Return what a test said."""
+        return self.others
 
     def is_plugged(self, link: str) -> bool:
         """Tell whether a test plugged it."""
