@@ -21,6 +21,7 @@ def create_app(driver: Driver, *blueprints: Blueprint) -> Flask:
     """Return the application. A path that nobody serves is answered 404, in JSON with both of Docker's keys."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = wire.BODY_LIMIT
+    app.url_map.merge_slashes = False  # an answer, never a redirection
 
     def activated(_: None) -> wire.Activated:
         driver.greet()

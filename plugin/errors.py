@@ -48,6 +48,8 @@ HTTP_STATUS: Final[dict[type[Exception], HTTPStatus]] = {
 }
 """For the control API only."""
 
+SAID_AT_MOST: Final = 8000  # characters; what is asked for may be of any length, and is quoted
+
 _UNFORESEEN: Final[tuple[tuple[type[Exception], str], ...]] = (
     (sqlite3.Error, "weft's store failed ({}); look at the disk under weft's state directory, then try again"),
     (OSError, "the host failed weft ({}); weft's log says where, then try again"),
@@ -65,8 +67,9 @@ def failures(error: Exception) -> Iterator[Exception]:
 
 
 def sentence(error: Exception) -> str:
-    """Return what the operator reads: one line per failure, each one once."""
-    return "\n".join(dict.fromkeys(map(_line, failures(error))))
+    """Return what the operator reads: one line per failure, each one once; of a megabyte, the beginning."""
+    said = "\n".join(dict.fromkeys(map(_line, failures(error))))
+    return said if len(said) <= SAID_AT_MOST else f"{said[:SAID_AT_MOST]}... (and {len(said) - SAID_AT_MOST} more)"
 
 
 def foreseen(error: Exception) -> bool:

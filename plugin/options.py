@@ -157,6 +157,9 @@ DOCKERS_ENDPOINT_KEYS: Final = frozenset(
 """Not options: Docker's own data, which it sends in the same map (20.10.24 to 28.5.2)."""
 
 
+_SHOWN_KEY: Final = 80  # characters of a key that are told, and remembered
+
+
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +214,7 @@ def _unknown(key: str, of: str, rows: Mapping[str, Option]) -> Iterator[str]:
         known = f"weft knows {', '.join(rows)}" if rows else "this version of weft knows none"
         yield f"unknown {of} option {_shown(key)}: {hint or known}"
     else:
-        _warn_once(key, of, hint)
+        _warn_once(key[:_SHOWN_KEY], of, hint)
 
 
 def did_you_mean(key: str, known: Mapping[str, object]) -> str:

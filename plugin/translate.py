@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
+from itertools import pairwise
 from typing import Final, TypeVar
 
 from drivers.errors import InvalidRequest
@@ -178,8 +178,13 @@ def _subnet(network: IPNetwork, gateway: Interface | None) -> Subnet:
     return Subnet(network=network, gateway=ipaddress.ip_interface((gateway.ip, network.prefixlen)))
 
 
+def _place(network: IPNetwork) -> tuple[int, int]:
+    return int(network.network_address), network.prefixlen
+
+
 def _check_apart(subnets: Iterable[Subnet]) -> None:
-    for one, other in combinations((subnet.network for subnet in subnets), 2):
+    ordered = sorted((subnet.network for subnet in subnets), key=lambda one: (one.version, *_place(one)))
+    for one, other in pairwise(ordered):  # one that holds another has its next one inside
         if one.version == other.version and one.overlaps(other):
             raise InvalidRequest(f"subnets {one} and {other} of one network overlap: choose ranges apart with --subnet")
 
