@@ -17,6 +17,7 @@ from flask import Flask, Response, request
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from drivers import privilege
 from drivers.errors import Refusing, WeftError
 from drivers.host import Host, OpenVSwitch
 from drivers.marks import Marks
@@ -69,6 +70,7 @@ def serve_behind(
 
     ``refused`` is why it answers nothing else; ``plugin`` is the id that Docker gave it as a managed plugin.
     """
+    privilege.drop()
     said = {"version": __version__, "socket": settings.socket, "state": settings.database}
     log.info("weft starts", extra=said | ({"plugin": plugin[:12]} if plugin else {}))
     Server(settings, build_host, door, refused=refused, plugin=plugin).run()
