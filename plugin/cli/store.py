@@ -18,6 +18,9 @@ from plugin.config import Settings
 from plugin.storefile.check import SCHEMA, Decode, Examined, examine, opened
 from plugin.storefile.copies import BESIDE, copy_into, sync
 
+REPLACED: Final = ".replaced-"
+"""What stands behind the name of a store that was replaced, before the time."""
+
 _STOP: Final = "`docker plugin disable -f weft` (the managed plugin), or `systemctl stop weft.socket weft.service`"
 
 
@@ -57,6 +60,7 @@ def restore(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if os.geteuid() != 0:
         raise Conflict("weft store restore changes weft's state: run it as root")
+    os.umask(0o077)  # the lock and the copies are root's alone
     source = Path(options.file).absolute()
     _refuse_if_it_runs(settings)
     try:
@@ -104,7 +108,7 @@ def _keep(database: Path) -> None:
     """Give the store that is there another name, with what SQLite keeps beside it: the last commits may be there."""
     if not database.exists():
         return
-    kept = database.with_name(f"{database.name}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    kept = database.with_name(f"{database.name}{REPLACED}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     number = 1
     while kept.exists():
         kept, number = kept.with_name(f"{kept.name.partition('~')[0]}~{number}"), number + 1

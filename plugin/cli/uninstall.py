@@ -15,10 +15,11 @@ from drivers.converge import order
 from drivers.errors import Conflict, WeftError
 from drivers.host import OpenVSwitch
 from plugin import client, config, door, remains, service
+from plugin.cli.store import REPLACED
 from plugin.config import Settings
 from plugin.remains import Memory, Remains
 
-STATE_FILES: Final = ("weft.db", "weft.db-wal", "weft.db-shm", "serve.lock", "worker.lock")
+STATE_FILES: Final = ("weft.db", "weft.db-wal", "weft.db-shm", "weft.db.partial", "serve.lock", "worker.lock")
 
 
 def uninstall(options: argparse.Namespace) -> int:
@@ -85,6 +86,7 @@ def _files(settings: Settings, *, purge: bool) -> Iterator[Path]:
     yield from service.written()
     if purge:
         yield from (path for name in STATE_FILES if (path := settings.state_dir / name).exists())
+        yield from sorted(settings.state_dir.glob(f"{settings.database.name}{REPLACED}*"))
 
 
 def _remove_files(settings: Settings, *, purge: bool, store: str | None) -> None:
