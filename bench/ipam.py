@@ -180,6 +180,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             peers=nothing,
             look_soon=lambda: None,
             joined=lambda _: None,
+            nodes=nothing,
         )
         return create_app(engine)
 

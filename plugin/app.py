@@ -11,14 +11,18 @@ from plugin import wire
 from plugin.calls import blueprint, call, reply
 from plugin.ipam_api import IpamDriver, ipam_api
 from plugin.network_api import NetworkDriver, network_api
+from plugin.requests import DriverScope
 
 
 class Driver(NetworkDriver, IpamDriver, Protocol):
     """Both of Docker's protocols (:class:`plugin.engine.engine.Engine`)."""
 
 
-def create_app(driver: Driver, *blueprints: Blueprint) -> Flask:
-    """Return the application. A path that nobody serves is answered 404, in JSON with both of Docker's keys."""
+def create_app(driver: Driver, *blueprints: Blueprint, scope: DriverScope = "local") -> Flask:
+    """Return the application. A path that nobody serves is answered 404, in JSON with both of Docker's keys.
+
+    ``scope`` is what Docker is told of the driver, whatever becomes of the driver itself.
+    """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = wire.BODY_LIMIT
     app.url_map.merge_slashes = False  # an answer, never a redirection
@@ -28,7 +32,7 @@ def create_app(driver: Driver, *blueprints: Blueprint) -> Flask:
         return wire.Activated()
 
     handshake = blueprint("plugin", (call(wire.ACTIVATE, activated),), driver.suspect)
-    for one in (handshake, network_api(driver), ipam_api(driver), *blueprints):
+    for one in (handshake, network_api(driver, scope), ipam_api(driver), *blueprints):
         app.register_blueprint(one)
     app.register_error_handler(HTTPException, _unserved)
     return app

@@ -18,6 +18,7 @@ from drivers.ovsdb.remote import Remote
 from drivers.ovsdb.remote import parse as parse_remote
 from plugin import option_text
 from plugin.pools import DEFAULT, Bases, parse_bases
+from plugin.requests import DriverScope
 
 SOCKET: Final = "/run/docker/plugins/weft.sock"
 CONTROL: Final = "/run/weft/control.sock"
@@ -33,12 +34,14 @@ class Settings:
     ``reconcile_interval`` is in seconds; ``docker`` is the path of Docker's socket; ``pools`` are cut for networks that
     weft gives addresses to and that name no subnet. ``advertise`` is this host's address in tunnels, ``None``: that of
     the route to the peers; ``peers`` are the other hosts, of every network with a tunnel; ``tunnel_port`` is VXLAN's.
+    ``scope`` is what Docker is told: ``global`` lets a swarm's manager make networks for all its nodes.
     """
 
     socket: Path
     control: Path
     state_dir: Path
     backend: str
+    scope: DriverScope
     ovsdb: str
     ovs_datapath: str
     ovs_rundir: Path
@@ -153,6 +156,7 @@ TABLE: Final = (
     Setting("control", CONTROL, "the commands' socket", _socket),
     Setting("state_dir", "/var/lib/weft", "where the store lies", _path),
     Setting("backend", "bridge", "what backs a network that does not say: bridge or ovs", _one_of("bridge", "ovs")),
+    Setting("scope", "local", "local, or global: networks of a swarm (docs/swarm.md)", _one_of("local", "global")),
     Setting("ovsdb", "", "Open vSwitch's database: unix:PATH or tcp:IP:PORT; empty: db.sock in OVS_RUNDIR", _ovsdb),
     Setting(
         "ovs_datapath",

@@ -20,6 +20,7 @@ from plugin.unix_http import UnixConnection
 _SECONDS: Final = 5.0
 _ALWAYS_DOCKERS: Final = {"docker0", "docker_gwbridge"}  # named by Docker's defaults, and in every plan anyway
 _POOL: Final = "weft.pool"
+_OF_SWARM: Final = {"scope": {"swarm": True}}
 _OWN_BRIDGE: Final = "com.docker.network.bridge.name"
 
 
@@ -66,6 +67,19 @@ class Event:
     on: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swarm:
+    """The nodes of this host's swarm, itself among them, by the addresses that they gave out: gossip, unchecked.
+
+    ``complete``  no node is missing: it is the list of all, or the host is in no swarm
+    ``settled``   the host is in a swarm or in none, and not on the way
+    """
+
+    nodes: frozenset[str] = frozenset()
+    complete: bool = False
+    settled: bool = True
+
+
 class Unreachable(Exception):
     """Docker's socket is absent or does not answer: nothing is known, so nothing may be concluded."""
 
@@ -102,6 +116,25 @@ class Docker:
         """Return the bridges of Docker's own networks that the operator named. Raises :class:`Unreachable`."""
         named = (one.bridge for one in self._list() if one.driver == "bridge" and one.bridge)
         return frozenset(named) - _ALWAYS_DOCKERS
+
+    def swarm(self) -> Swarm:
+        """Return the nodes of this host's swarm. Raises :class:`Unreachable`.
+
+        Those of a network are listed on every host that is on it, and ``ingress`` is on all, unless it was removed:
+        then those of the other networks are better than none.
+        """
+        state = (self._get("/info").get("Swarm") or {}).get("LocalNodeState")
+        if state != "active":
+            away = state == "inactive"
+            return Swarm(complete=away, settled=away)
+        listed = self._get(f"/networks?filters={quote(json.dumps(_OF_SWARM))}")
+        ingress = [one for one in listed if one.get("Ingress")]
+        found = [peer for one in ingress or listed for peer in self._peers_of(str(one["Id"]))]
+        return Swarm(nodes=frozenset(found), complete=bool(ingress and found))
+
+    def _peers_of(self, network: str) -> list[str]:
+        told = self._get(f"/networks/{quote(network, safe='')}").get("Peers") or ()
+        return [str(one.get("IP")) for one in told]
 
     def attached(self, network: str) -> list[str]:
         """Return the ids of the running containers on a network. Raises :class:`Unreachable`.

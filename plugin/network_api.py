@@ -10,7 +10,7 @@ from flask import Blueprint
 from drivers.model import Address
 from plugin import translate, wire
 from plugin.calls import blueprint, call
-from plugin.requests import EndpointRequest, Joined, NetworkRequest
+from plugin.requests import DriverScope, EndpointRequest, Joined, NetworkRequest
 
 
 class NetworkDriver(Protocol):
@@ -57,12 +57,8 @@ class NetworkDriver(Protocol):
         ...
 
 
-def network_api(driver: NetworkDriver) -> Blueprint:
-    """Return the calls of NetworkDriver, answered by ``driver``."""
-
-    def allocate_network(request: wire.AllocateNetwork) -> wire.Allocated:
-        translate.check_options(request)
-        return wire.Allocated()
+def network_api(driver: NetworkDriver, scope: DriverScope) -> Blueprint:
+    """Return the calls of NetworkDriver, answered by ``driver``; ``scope`` is who makes networks (WEFT_SCOPE)."""
 
     def create_network(request: wire.CreateNetwork) -> wire.Done:
         driver.create_network(translate.network_request(request))
@@ -89,9 +85,9 @@ def network_api(driver: NetworkDriver) -> Blueprint:
     return blueprint(
         "network",
         (
-            call(wire.GET_CAPABILITIES, lambda _: wire.NetworkCapabilities()),
+            call(wire.GET_CAPABILITIES, lambda _: wire.NetworkCapabilities(scope=scope, connectivity=scope)),
             call(wire.GW_ALLOC_CHECK, translate.gateway_need),
-            call(wire.ALLOCATE_NETWORK, allocate_network),
+            call(wire.ALLOCATE_NETWORK, translate.allocation),
             call(wire.FREE_NETWORK, lambda _: wire.Done()),
             call(wire.CREATE_NETWORK, create_network),
             call(wire.DELETE_NETWORK, delete_network),

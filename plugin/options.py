@@ -23,6 +23,9 @@ from plugin.requests import MTU, EndpointSettings, NetworkSettings
 LOG: Final = logging.getLogger(__name__)
 IGNORED: Final = "option ignored"
 
+TUNNEL: Final = "weft.tunnel"
+VNI: Final = "weft.vni"
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -98,8 +101,8 @@ NETWORK_OPTIONS: Final = (
     ),
     Option("com.docker.network.host_ipv4", "source4", text.source4, "an IPv4 address of the host"),
     Option("com.docker.network.host_ipv6", "source6", text.source6, "an IPv6 address of the host"),
-    Option("weft.tunnel", "tunnel", text.tunnel, "none, vxlan, gre or geneve"),
-    Option("weft.vni", "vni", text.vni, "1 to 16777215, the same on every host: the network's number on the wire"),
+    Option(TUNNEL, "tunnel", text.tunnel, "none, vxlan, gre or geneve"),
+    Option(VNI, "vni", text.vni, "1 to 16777215, the same on every host: the network's number on the wire"),
     Option("weft.name", "name", text.pool, f"{_NAME}, the same on every host: what the network is called there"),
     Option("weft.peers", "peers", text.peers, _PEERS),
     Option("weft.tunnel.port", "port", text.udp_port, "1 to 65535, the same on every host: the tunnel's UDP port"),

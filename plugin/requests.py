@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import Final
+from typing import Final, Literal
 
 from drivers.model import Address, Encapsulation, GatewayMode, Interface, IPNetwork, OpenPorts, Subnet, Transport
+
+DriverScope = Literal["local", "global"]
+"""Who makes networks: each host by itself, or a swarm's manager for all its nodes (WEFT_SCOPE)."""
 
 MTU: Final = "com.docker.network.driver.mtu"
 """The option's key."""

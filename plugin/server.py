@@ -33,6 +33,7 @@ from plugin.engine.endpoints import Endpoints
 from plugin.engine.engine import Engine
 from plugin.engine.links import Links
 from plugin.engine.networks import Networks
+from plugin.engine.nodes import Nodes
 from plugin.engine.orphans import Orphans
 from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
@@ -124,7 +125,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _refusing(self, why: Refusing, *, exception: bool = False) -> Flask:
         log.critical("refusing", extra={"why": str(why)}, exc_info=exception)
-        return _guarded(create_app(RefusedDriver(why), control_blueprint(RefusedViews(why))), self._settings)
+        app = create_app(RefusedDriver(why), control_blueprint(RefusedViews(why)), scope=self._settings.scope)
+        return _guarded(app, self._settings)
 
     def _compose(self) -> Flask:
         settings, parts = self._settings, self._parts
@@ -154,9 +156,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             interval=settings.reconcile_interval,
         )
         links = Links(store, runtime, docker)
+        nodes = Nodes(docker, peers, is_own=host.is_own, interval=settings.reconcile_interval)
+        swarm = settings.scope == "global"
         _settle(store, host.epoch(), host.is_plugged)
         _tell_other_stores(store, host.other_stores())
         peers.settle()
+        if not swarm:
+            peers.forget_docker()
         tunnels.settle()
         parts.callback(runtime.stop)
         runtime.start(bridges_changed=orphans.look_soon)
@@ -166,15 +172,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         orphans.start()
         parts.callback(links.stop)
         links.start()
+        parts.callback(nodes.stop)
+        if swarm:
+            nodes.start()
         log.info("weft is ready", extra={"networks": len(store.networks()), "endpoints": len(store.endpoints())})
         engine = Engine(
             *(networks, endpoints, ports, addresses, runtime),
             peers=peers,
             look_soon=orphans.look_soon,
             joined=links.joined,
+            nodes=nodes,
         )
         views = Views(store, runtime, ports, docker, host, peers=peers)
-        return _lean(_guarded(create_app(engine, control_blueprint(views)), settings))
+        app = create_app(engine, control_blueprint(views), scope=settings.scope)
+        return _lean(_guarded(app, settings))
 
     def _wait_for_predecessor(self) -> None:
         """Wait until the worker before this one (SIGHUP, or a killed master's) has let go of the host and the store."""

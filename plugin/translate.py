@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from drivers.errors import InvalidRequest
 from drivers.model import Address, Interface, IPNetwork, Subnet, Transport
+from drivers.naming import vni_of
 from plugin import ip_text, option_text, options, wire
 from plugin.pools import LOCAL, NAME, SWARM, PoolId, is_unicast
 from plugin.ports import Row, runs
@@ -96,9 +97,21 @@ def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
     )
 
 
-def check_options(given: wire.AllocateNetwork) -> None:
-    """Raise :class:`InvalidRequest` for options that :func:`network_request` would not take."""
-    _check_tunnel(options.network_settings(given.options))
+def allocation(call: wire.AllocateNetwork) -> wire.Allocated:
+    """Return what every node of a swarm is to be told of a network beside what the operator said: its tunnel.
+
+    VXLAN where nothing is said; none where ``weft.tunnel=none`` is. The VNI is the operator's, or a hash of his name
+    for the network or of its id, so any manager answers the same, also with this reply among the options. Raises
+    :class:`InvalidRequest` for options that :func:`network_request` would not take.
+    """
+    settings = options.network_settings(call.options)
+    if settings.tunnel is None and options.TUNNEL in call.options:
+        _check_tunnel(settings)
+        return wire.Allocated()
+    vni = settings.vni if settings.vni is not None else vni_of(settings.name or call.network)
+    settings = replace(settings, tunnel=settings.tunnel or "vxlan", vni=vni)
+    _check_tunnel(settings)
+    return wire.Allocated(options={options.TUNNEL: str(settings.tunnel), options.VNI: str(settings.vni)})
 
 
 def _check_modes(settings: NetworkSettings, *, internal: bool) -> None:

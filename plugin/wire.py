@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 
 from plugin import ip_text
 from plugin.pools import LOCAL, SWARM
+from plugin.requests import DriverScope
 
 BODY_LIMIT: Final = 16 * 1024 * 1024
 """Bytes. A container that publishes 10,000 ports is 1.25 MB, so this is twelve such containers in one."""
@@ -303,8 +304,8 @@ class Activated(Reply):
 class NetworkCapabilities(Reply):
     """What kind of driver this is. A wrong or failing answer makes it unusable until dockerd restarts (28.5.2)."""
 
-    scope: Literal["local", "global"] = Field(default="local", alias="Scope")
-    connectivity: Literal["local", "global"] = Field(default="local", alias="ConnectivityScope")
+    scope: DriverScope = Field(default="local", alias="Scope")
+    connectivity: DriverScope = Field(default="local", alias="ConnectivityScope")
     checks_gateway: bool = Field(default=True, alias="GwAllocChecker")
 
 

@@ -9,6 +9,7 @@ from plugin.deadline import Deadline
 from plugin.engine.addresses import Addresses
 from plugin.engine.endpoints import Endpoints
 from plugin.engine.networks import Networks
+from plugin.engine.nodes import Nodes
 from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
 from plugin.pools import PoolId
@@ -30,10 +31,12 @@ class Engine:
         peers: Peers,
         look_soon: Callable[[], None],
         joined: Callable[[str], None],
+        nodes: Nodes,
     ) -> None:
         """Answer with these use cases.
 
-        ``look_soon`` has Docker's own list looked at; ``joined`` is told of a network that a container has joined.
+        ``look_soon`` has Docker's own list looked at; ``joined`` is told of a network that a container has joined;
+        ``nodes`` looks at the swarm's.
         """
         self._networks = networks
         self._endpoints = endpoints
@@ -43,10 +46,12 @@ class Engine:
         self._runtime = runtime
         self._look_soon = look_soon
         self._joined = joined
+        self._nodes = nodes
 
     def create_network(self, request: NetworkRequest) -> None:
         """Make a network."""
         self._networks.create(request, self._called())
+        self._nodes.look_soon()
 
     def delete_network(self, network: str) -> None:
         """Remove a network; of the unknown, succeed."""
@@ -66,6 +71,7 @@ class Engine:
         """Say what Docker has to move into a sandbox."""
         joined = self._endpoints.join(endpoint, sandbox)
         self._joined(network)
+        self._nodes.joined()
         return joined
 
     def leave(self, network: str, endpoint: str) -> None:  # noqa: ARG002 - endpoint ids are unique
@@ -83,6 +89,7 @@ class Engine:
     def discovered(self, peer: Address, *, is_self: bool, gone: bool) -> None:
         """Take note of a host that Docker discovered, or lost."""
         self._peers.discovered(peer, is_self=is_self, gone=gone, deadline=self._called())
+        self._nodes.look_soon()
 
     def greet(self) -> None:
         """Take note that a dockerd has just started, or uses weft for the first time."""

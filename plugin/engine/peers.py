@@ -61,14 +61,32 @@ class Peers:
         log.info("peer removed", extra={"peer": peer, "network": (network or "every one")[:12]})
         return gone
 
+    def of_docker(self) -> frozenset[Address]:
+        """Return those that Docker told of."""
+        return frozenset(row.address for row in self._store.peers.rows() if row.made_by == "docker")
+
+    def forget_docker(self) -> None:
+        """Keep nothing of what Docker told in another life, before the host is looked at: it is asked no more."""
+        for address in self.of_docker():
+            self._store.peers.remove(None, address, "docker")
+        self._store.swarm_address = None
+
     def discovered(self, peer: Address, *, is_self: bool, gone: bool, deadline: Deadline) -> None:
-        """Take note of a host that Docker discovered, or lost; this one is none."""
+        """Take note of a host that Docker discovered, or lost. This one is no peer: it is how the others know us."""
         if is_self:
+            self._known_as(peer)
             return
         if gone:
             self.remove(None, peer, deadline, made_by="docker")
         else:
             self.add(None, peer, deadline, made_by="docker")
+
+    def _known_as(self, address: Address) -> None:
+        if self._store.swarm_address == address:
+            return
+        self._store.swarm_address = address
+        self._tunnels.settle()
+        self._runtime.dirty(None)
 
     def _concerned(self, network: str | None, peer: Address) -> list[NetworkRow]:
         """Return the networks that a peer is of."""

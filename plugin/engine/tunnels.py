@@ -126,16 +126,26 @@ class Tunnels:
         usual = {"vxlan": self._port, "geneve": GENEVE_PORT, "gre": 0}[kind]
         return asked.port if asked.port is not None else usual
 
-    def _local(self, version: int, peers: Iterable[Address]) -> Address | None:
-        """Return this host's address in a tunnel; ``None`` where nothing tells it yet."""
+    def _own(self, version: int) -> Address | None:
+        """Return the address that was said to be ours: WEFT_ADVERTISE, or the swarm's if the host has it."""
         if self._advertise is not None and self._advertise.version == version:
             return self._advertise
+        known_as = self._store.swarm_address
+        if known_as is None or known_as.version != version:
+            return None
+        route = self._routes.route_to(known_as)
+        return known_as if route is not None and route.own else None
+
+    def _local(self, version: int, peers: Iterable[Address]) -> Address | None:
+        """Return this host's address in a tunnel; ``None`` where nothing tells it yet."""
+        if (own := self._own(version)) is not None:
+            return own
         routes = (self._routes.route_to(peer) for peer in peers)
         return next((route.source for route in routes if route and route.source and not route.own), None)
 
     def _local_of_now(self, row: NetworkRow, tunnel: Tunnel) -> Address | None:
-        if self._advertise is not None and self._advertise.version == tunnel.version:
-            return self._advertise
+        if (own := self._own(tunnel.version)) is not None:
+            return own
         if tunnel.local is None:
             return None  # the kernel chooses well
         kept = self._routes.route_to(tunnel.local)

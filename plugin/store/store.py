@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Final
 
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Encapsulation, Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
+from drivers.model import Address, Encapsulation, Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
 from drivers.ovs.model import SLOTS
 from drivers.resources import Scope
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
@@ -72,6 +73,16 @@ class Store:
     @epoch.setter
     def epoch(self, value: str) -> None:
         self._db.set_meta("epoch", value)
+
+    @property
+    def swarm_address(self) -> Address | None:
+        """The address by which the other nodes of the swarm know this one."""
+        text = self._db.meta("swarm_address")
+        return ip_address(text) if text else None
+
+    @swarm_address.setter
+    def swarm_address(self, value: Address | None) -> None:
+        self._db.set_meta("swarm_address", str(value or ""))
 
     def close(self) -> None:
         """Close the file."""

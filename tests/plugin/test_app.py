@@ -205,7 +205,8 @@ def test_options_are_judged_wherever_they_come() -> None:
         assert failure(driver, path, body).startswith("com.docker.network.driver.mtu='1' cannot be: allowed is 68 to")
     assert driver.asked == []
     assert post(driver, "/NetworkDriver.GwAllocCheck", {"Options": {}}) == {"SkipIPv4": False, "SkipIPv6": False}
-    assert post(driver, "/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK}) == {"Options": {}}
+    given = {"Options": {"weft.tunnel": "none"}}
+    assert post(driver, "/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK} | given) == {"Options": {}}
 
 
 @pytest.mark.parametrize(

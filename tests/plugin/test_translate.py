@@ -21,7 +21,7 @@ from plugin.requests import (
     Route,
 )
 from plugin.translate import (
-    check_options,
+    allocation,
     discovered,
     endpoint_reply,
     endpoint_request,
@@ -162,7 +162,7 @@ def test_a_tunnel_that_cannot_be_is_refused_wherever_options_come(given: dict[st
     with pytest.raises(InvalidRequest, match=words):
         gateway_need(wire.GW_ALLOC_CHECK.decode(json.dumps({"Options": {wire.GENERIC: given}}).encode()))
     with pytest.raises(InvalidRequest, match=words):
-        check_options(wire.ALLOCATE_NETWORK.decode(json.dumps({"NetworkID": NETWORK, "Options": given}).encode()))
+        allocation(wire.ALLOCATE_NETWORK.decode(json.dumps({"NetworkID": NETWORK, "Options": given}).encode()))
 
 
 @pytest.mark.parametrize(
