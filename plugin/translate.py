@@ -348,7 +348,14 @@ def pool_request(call: wire.RequestPool) -> PoolRequest:
         raise InvalidRequest(
             f"--ip-range {call.subpool} has no address that an interface can have: choose a larger one"
         )
-    return PoolRequest(space=space, version=call.pool.version, subnet=call.pool, within=call.subpool, name=name)
+    return PoolRequest(
+        space=space,
+        version=call.pool.version,
+        subnet=call.pool,
+        within=call.subpool,
+        name=name,
+        of_swarm=options.OF_SWARM in call.options,
+    )
 
 
 def _contains(network: IPNetwork, part: IPNetwork) -> bool:

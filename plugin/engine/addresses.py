@@ -11,12 +11,14 @@ lives is found out here. An address has one of these holders:
 
 A live holder is a conflict that names it; a dead one is taken over by whoever asks for its address, and swept when two
 looks at Docker's list agree. In the swarm's address space Docker's manager keeps the books, and asks again for all that
-it knows when it restarts or changes: there, asking for what is held is a replay (spec/decisions/0006).
+it knows when it restarts or changes: there, asking for what is held is a replay, and so it is where a node asks for the
+pool of a swarm's network that it has (spec/decisions/0006).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ STARTING_SECONDS: Final = 30.0
 HANDED_SECONDS: Final = 2.0
 """How long from asking for an address to CreateEndpoint: milliseconds, and under one lock of Docker's."""
 
+_SWARM_ID: Final = re.compile("[0-9a-z]{25}")  # of a network; those of one host have 64 digits
 _NAMED: Final = 5  # holders that the message about a full pool names
 _SHORT: Final = 12
 _OTHER: Final = "stop that container, or choose another --ip"
@@ -105,7 +108,7 @@ class Addresses:
             return self._free_pool(request)
         wanted = PoolId(request.space, request.subnet, request.within, request.name)
         held = self._pools.overlapping(wanted)
-        if wanted.space == SWARM and [row.id for row in held] == [wanted]:
+        if [row.id for row in held] == [wanted] and (wanted.space == SWARM or _is_replay(request, held[0])):
             return wanted
         for row in held:
             if not self._is_dead_pool(row):
@@ -281,6 +284,14 @@ class Addresses:
 
     def _no_longer_forgotten(self, one: Forgotten) -> None:
         self._forgotten -= {one.id}
+
+
+def _is_replay(request: PoolRequest, held: PoolRow) -> bool:
+    """Tell whether a node asks for what it has: its dockerd was killed, and forgot the swarm's networks.
+
+    The swarm's manager, whose books are ours, too, gives no two of its networks one pool.
+    """
+    return request.of_swarm and _SWARM_ID.fullmatch(held.network or "") is not None
 
 
 def _missing(held: Iterable[Forgotten], listed: Collection[DockerNetwork]) -> Iterator[Forgotten]:

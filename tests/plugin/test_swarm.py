@@ -5,103 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
 
 from drivers.facts import RouteInfo
 from drivers.model import Address, Tunnel
 from drivers.naming import VNIS, link_name, vni_of
-from drivers.resources import FloodEntry, Vxlan, link_key, scope_of
-from plugin.app import create_app
-from plugin.docker import Swarm, Unreachable
-from plugin.engine.engine import Engine
-from plugin.engine.nodes import APART_SECONDS, Nodes
-from plugin.store.peers import PeerRow
-from tests.plugin.test_recordings import ALL, Recorded
-from tests.plugin.world import FOREVER, World, now
+from drivers.resources import Vxlan, link_key, scope_of
+from plugin.docker import Swarm
+from plugin.engine.nodes import APART_SECONDS
+from tests.plugin.swarm_node import ENGINES, ID, Node, recorded
+from tests.plugin.test_recordings import Recorded
+from tests.plugin.world import World, now
 
-ENGINES: Final = ("20.10.24", "28.5.2")
 A, B, C = (ip_address(f"192.0.2.{last}") for last in (2, 3, 4))
-ID: Final = "kkqj0qu2obuze0ikk9xym30vi"
-
-
-def recorded(engine: str, method: str, scenario: str) -> list[Recorded]:
-    """Return the calls of a method that an engine sent in a scenario."""
-    return [
-        row
-        for row in ALL
-        if row.engine == engine and row.path == f"/NetworkDriver.{method}" and scenario in row.scenarios
-    ]
-
-
-@dataclass
-class ListedNodes:
-    """Docker's list of the swarm's nodes; ``None``: it cannot be read."""
-
-    said: Swarm | None = field(default_factory=lambda: Swarm(complete=True))
-
-    def swarm(self) -> Swarm:
-        """Return what a test said."""
-        if self.said is None:
-            raise Unreachable("no socket")
-        return self.said
-
-    def lists(self, *addresses: object, complete: bool = True) -> None:
-        """Say which nodes there are."""
-        self.said = Swarm(nodes=frozenset(map(str, addresses)), complete=complete)
-
-
-class Node:
-    """weft on a fake host, asked over its application as Docker asks it, with WEFT_SCOPE=global."""
-
-    def __init__(self, world: World) -> None:
-        """Play on ``world``."""
-        self.world = world
-        self.time = 0.0
-        self.listed = ListedNodes()
-        self.nodes = Nodes(
-            self.listed, world.peers, is_own=world.host.is_own, interval=FOREVER, clock=lambda: self.time
-        )
-        engine = Engine(
-            *(world.networks, world.endpoints, world.ports, world.addresses, world.runtime),
-            peers=world.peers,
-            look_soon=lambda: None,
-            joined=lambda _: None,
-            nodes=self.nodes,
-        )
-        self._client = create_app(engine, scope="global").test_client()
-
-    def call(self, method: str, request: object) -> dict[str, Any]:
-        """Send a call and return its answer."""
-        found = self._client.post(f"/{method}", data=json.dumps(request)).get_json()
-        assert isinstance(found, dict)
-        return found
-
-    def discover(self, address: object, *, gone: bool = False, is_self: bool = False) -> None:
-        """Send DiscoverNew or DiscoverDelete, as all engines send them."""
-        data = {"Address": str(address), "BindAddress": str(address) if is_self else "", "Self": is_self}
-        method = "DiscoverDelete" if gone else "DiscoverNew"
-        assert self.call(f"NetworkDriver.{method}", {"DiscoveryType": 1, "DiscoveryData": data}) == {}
-
-    def create(self, options: dict[str, str], ident: str = ID, subnet: str = "10.0.1") -> dict[str, Any]:
-        """Send CreateNetwork as a node is sent it, with what the manager was answered among its options."""
-        pool = {"AddressSpace": "LocalDefault", "Gateway": f"{subnet}.1/24", "Pool": f"{subnet}.0/24"}
-        given = {"com.docker.network.enable_ipv6": False, "com.docker.network.generic": options}
-        body = {"NetworkID": ident, "Options": given, "IPv4Data": [pool], "IPv6Data": []}
-        return self.call("NetworkDriver.CreateNetwork", body)
-
-    def floods(self, ident: str = ID) -> set[str]:
-        """Return where a network's tunnel floods."""
-        held = (one.resource for one in self.world.host.fake.objects.values())
-        return {one.peer for one in held if isinstance(one, FloodEntry) and one.link == link_name("t", ident)}
-
-    def peers(self) -> list[PeerRow]:
-        """Return the peers that are kept."""
-        return self.world.store.peers.rows()
 
 
 @pytest.fixture
@@ -110,13 +29,6 @@ def node(world: World) -> Iterator[Node]:
     node = Node(world)
     yield node
     node.nodes.stop()
-
-
-def allocated(node: Node, options: dict[str, str], ident: str = ID) -> dict[str, str]:
-    """Return the options that the manager is answered."""
-    found = node.call("NetworkDriver.AllocateNetwork", {"NetworkID": ident, "Options": options, "IPv6Data": None})
-    assert found.keys() == {"Options"}, found
-    return dict(found["Options"])
 
 
 # -- what the manager asks ------------------------------------------------------------------------------------------
@@ -139,7 +51,7 @@ def test_a_manager_is_given_a_tunnel_and_a_vni_for_each_network(node: Node, engi
 
 
 def test_a_vni_is_the_same_for_ever_whichever_manager_is_asked(node: Node) -> None:
-    assert allocated(node, {})["weft.vni"] == "15801915"
+    assert node.allocated({})["weft.vni"] == "15801915"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -148,9 +60,9 @@ def test_asked_again_with_its_own_answer_it_answers_the_same(node: Node, engine:
     first, again = recorded(engine, "AllocateNetwork", "d05-manager-and-worker-restart")
     assert again.request["Options"] == first.request["Options"] | {"rec.alloc": "seg-42"}  # as the recorder answered
     ident, operators = first.request["NetworkID"], {"com.docker.network.driver.mtu": "1400"}
-    answer = allocated(node, operators, ident)
+    answer = node.allocated(operators, ident)
     for _ in range(2):
-        assert allocated(node, operators | answer, ident) == answer
+        assert node.allocated(operators | answer, ident) == answer
 
 
 @pytest.mark.parametrize(
@@ -164,9 +76,9 @@ def test_asked_again_with_its_own_answer_it_answers_the_same(node: Node, engine:
     ],
 )
 def test_what_the_operator_says_of_the_tunnel_holds(node: Node, given: dict[str, str], wanted: dict[str, str]) -> None:
-    answer = allocated(node, given)
+    answer = node.allocated(given)
     assert answer == wanted
-    assert allocated(node, given | answer) == wanted
+    assert node.allocated(given | answer) == wanted
     assert node.create(given | answer) == {}
     row = node.world.store.network(ID)
     assert row is not None
@@ -211,7 +123,7 @@ def _same(made: Recorded, asked: Recorded) -> bool:
 def test_two_nodes_have_one_gateway_and_one_segment(node: Node, tmp_path: Path) -> None:
     other = World(tmp_path / "other")
     other.start()
-    answer = allocated(node, {})
+    answer = node.allocated({})
     rows = []
     for one in (node, Node(other)):
         assert one.create(answer) == {}
@@ -228,7 +140,7 @@ def test_two_nodes_have_one_gateway_and_one_segment(node: Node, tmp_path: Path) 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_nodes_that_are_discovered_are_peers_until_they_are_gone(node: Node, engine: str) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     for row in recorded(engine, "DiscoverNew", "d05-manager-and-worker-restart"):
         assert node.call("NetworkDriver.DiscoverNew", row.request) == {}
     others = {str(row.address) for row in node.peers()}
@@ -246,7 +158,7 @@ def _addresses(engine: str, method: str, *, is_self: bool) -> set[str]:
 
 
 def test_peers_outlive_weft_and_docker_takes_away_only_what_it_gave(node: Node) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.discover(A)
     node.world.peers.add(None, A, now())
     node.world.restart()
@@ -284,7 +196,7 @@ def test_the_address_that_the_swarm_knows_is_the_tunnels(node: Node) -> None:
     """Peers let in what comes from the address that they were told of: --advertise-addr, perhaps not the route's."""
     own = ip_address("198.51.100.7")
     node.world.host.routes[str(own)] = RouteInfo(link="lo", mtu=65536, source=own, own=True)
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     assert _local(node) is None
     node.discover(own, is_self=True)
     node.world.await_as_wanted()
@@ -292,7 +204,7 @@ def test_the_address_that_the_swarm_knows_is_the_tunnels(node: Node) -> None:
     device = node.world.host.fake.objects[link_key(link_name("t", ID))].resource
     assert isinstance(device, Vxlan)
     assert device.local == str(own)
-    node.create(allocated(node, {}, "later"), "later", "10.0.2")
+    node.create(node.allocated({}, "later"), "later", "10.0.2")
     assert _local(node, "later") == own
     node.world.restart()
     assert node.world.store.swarm_address == own
@@ -301,7 +213,7 @@ def test_the_address_that_the_swarm_knows_is_the_tunnels(node: Node) -> None:
 
 def test_an_address_behind_nat_is_not_the_tunnels(node: Node) -> None:
     node.discover("203.0.113.9", is_self=True)  # the host does not have it, so the kernel would send nothing from it
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     assert _local(node) is None
 
 
@@ -319,7 +231,7 @@ def test_a_late_plugin_reads_who_was_there_before(node: Node) -> None:
     """It is told of its own node alone: d09."""
     node.world.host.routes["192.0.2.1"] = RouteInfo(link="lo", mtu=65536, own=True)
     node.discover("192.0.2.1", is_self=True)
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.listed.lists("192.0.2.1", A, B, "unknown", "127.0.0.1", "x; reboot")
     node.nodes.look()
     assert node.floods() == {str(A), str(B)}
@@ -329,7 +241,7 @@ def test_a_late_plugin_reads_who_was_there_before(node: Node) -> None:
 def test_who_left_while_weft_was_away_is_forgotten_after_two_looks(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.discover(A)
     node.discover(B)
     node.listed.lists(A)
@@ -343,7 +255,7 @@ def test_who_left_while_weft_was_away_is_forgotten_after_two_looks(
 
 
 def test_who_was_only_just_discovered_stays(node: Node) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.discover(A)
     node.listed.lists()
     node.nodes.look()
@@ -358,7 +270,7 @@ def test_who_was_only_just_discovered_stays(node: Node) -> None:
 
 @pytest.mark.parametrize("said", [None, Swarm(settled=False), Swarm(nodes=frozenset({str(B)}))])
 def test_nothing_is_concluded_from_what_was_not_read_completely(node: Node, said: Swarm | None) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.discover(A)
     for _ in range(3):
         node.listed.said = said
@@ -369,7 +281,7 @@ def test_nothing_is_concluded_from_what_was_not_read_completely(node: Node, said
 
 
 def test_a_host_that_left_its_swarm_has_no_peers_of_it(node: Node) -> None:
-    node.create(allocated(node, {}))
+    node.create(node.allocated({}))
     node.discover(A)
     node.world.peers.add(None, C, now())
     node.listed.lists()

@@ -21,7 +21,6 @@ from plugin.requests import (
     Route,
 )
 from plugin.translate import (
-    allocation,
     discovered,
     endpoint_reply,
     endpoint_request,
@@ -161,8 +160,6 @@ def test_a_tunnel_that_cannot_be_is_refused_wherever_options_come(given: dict[st
         network([V4], generic=given)
     with pytest.raises(InvalidRequest, match=words):
         gateway_need(wire.GW_ALLOC_CHECK.decode(json.dumps({"Options": {wire.GENERIC: given}}).encode()))
-    with pytest.raises(InvalidRequest, match=words):
-        allocation(wire.ALLOCATE_NETWORK.decode(json.dumps({"NetworkID": NETWORK, "Options": given}).encode()))
 
 
 @pytest.mark.parametrize(
