@@ -72,7 +72,7 @@ class Swarm:
     """The nodes of this host's swarm, itself among them, by the addresses that they gave out: gossip, unchecked.
 
     ``complete``  no node is missing: it is the list of all, or the host is in no swarm
-    ``settled``   the host is in a swarm or in none, and not on the way
+    ``settled``   the host is in a swarm or in none, and not on the way into it
     """
 
     nodes: frozenset[str] = frozenset()
@@ -130,7 +130,8 @@ class Docker:
         listed = self._get(f"/networks?filters={quote(json.dumps(_OF_SWARM))}")
         ingress = [one for one in listed if one.get("Ingress")]
         found = [peer for one in ingress or listed for peer in self._peers_of(str(one["Id"]))]
-        return Swarm(nodes=frozenset(found), complete=bool(ingress and found))
+        known = bool(ingress and found)  # else the host has only just joined, or somebody removed ingress
+        return Swarm(nodes=frozenset(found), complete=known, settled=known or not ingress)
 
     def _peers_of(self, network: str) -> list[str]:
         told = self._get(f"/networks/{quote(network, safe='')}").get("Peers") or ()

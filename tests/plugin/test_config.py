@@ -16,7 +16,7 @@ def test_the_defaults_are_the_fixed_names() -> None:
     assert settings.control == Path("/run/weft/control.sock")
     assert settings.database == Path("/var/lib/weft/weft.db")
     assert settings.docker == Path("/var/run/docker.sock")
-    assert settings.backend == "bridge"
+    assert (settings.backend, settings.scope) == ("bridge", "local")
     assert str(settings.pools) == "10.208.0.0/12/22"
     assert (settings.advertise, settings.peers, settings.tunnel_port) == (None, (), 4789)
 
@@ -51,6 +51,7 @@ def test_an_empty_variable_is_not_set() -> None:
         ("WEFT_SOCKET", "/" + "x" * 200, "at most 107 bytes"),
         ("WEFT_STATE_DIR", "/var/\0lib", "an absolute path"),
         ("WEFT_BACKEND", "calico", "bridge"),
+        ("WEFT_SCOPE", "swarm", "local or global"),
         ("WEFT_POOLS", "10.0.0.0/8", "BASE/LENGTH/SIZE"),
         ("WEFT_ADVERTISE", "fe80::1", "an address of this host that others reach"),
         ("WEFT_PEERS", "192.0.2.1;192.0.2.2", "addresses of other hosts with commas between"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plugin.docker import Docker
+from plugin.docker import Docker, Swarm
 from plugin.managed import plugin_id
 
 PLUGIN = "3f" * 32
@@ -78,6 +78,45 @@ def test_a_managed_plugin_is_also_what_it_was_installed_as(engine: _Server, tmp_
     assert _ids(docker) == ["n1", "n2", "n3", "n4", "n5"]
     engine.answers["/plugins"] = []  # a name does not change, and is asked for once
     assert _ids(docker) == ["n1", "n2", "n3", "n4", "n5"]
+
+
+OF_SWARM = "/networks?filters=%7B%22scope%22%3A%20%7B%22swarm%22%3A%20true%7D%7D"
+
+
+def _swarm(engine: _Server, *, state: str = "active", ingress: bool = True, peers: int = 2) -> None:
+    rows = [{"Id": "shop", "Ingress": False}, *([{"Id": "in", "Ingress": True}] if ingress else [])]
+    engine.answers |= {
+        "/info": {"Swarm": {"LocalNodeState": state}},
+        OF_SWARM: rows,
+        "/networks/in": {"Peers": [{"Name": str(last), "IP": f"192.0.2.{last}"} for last in range(1, peers + 1)]},
+        "/networks/shop": {"Peers": [{"Name": "9", "IP": "192.0.2.9"}]},
+    }
+
+
+def test_the_nodes_of_a_swarm_are_those_of_its_ingress_network(engine: _Server, tmp_path: Path) -> None:
+    docker = Docker(tmp_path / "docker.sock")
+    _swarm(engine)
+    assert docker.swarm() == Swarm(nodes=frozenset({"192.0.2.1", "192.0.2.2"}), complete=True)
+    _swarm(engine, peers=0)  # it has only just joined
+    assert docker.swarm() == Swarm(settled=False)
+    _swarm(engine, ingress=False)
+    assert docker.swarm() == Swarm(nodes=frozenset({"192.0.2.9"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ("inactive", Swarm(complete=True)),
+        ("pending", Swarm(settled=False)),
+        ("locked", Swarm(settled=False)),
+        ("error", Swarm(settled=False)),
+    ],
+)
+def test_a_host_that_is_in_no_swarm_has_no_nodes_and_one_on_the_way_is_asked_again(
+    engine: _Server, tmp_path: Path, state: str, found: Swarm
+) -> None:
+    _swarm(engine, state=state)
+    assert Docker(tmp_path / "docker.sock").swarm() == found
 
 
 def test_a_plugin_finds_its_id_by_where_its_socket_lies(tmp_path: Path) -> None:

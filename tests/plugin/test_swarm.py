@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from drivers.errors import Refusing
 from drivers.facts import RouteInfo
 from drivers.model import Address, Tunnel
 from drivers.naming import VNIS, link_name, vni_of
 from drivers.resources import Vxlan, link_key, scope_of
+from plugin.app import create_app
 from plugin.docker import Swarm
 from plugin.engine.nodes import APART_SECONDS
+from plugin.engine.refusal import RefusedDriver
 from tests.plugin.swarm_node import ENGINES, ID, Node, recorded
 from tests.plugin.test_recordings import Recorded
 from tests.plugin.world import World, now
@@ -36,6 +39,13 @@ def node(world: World) -> Iterator[Node]:
 
 def test_docker_is_told_who_makes_networks(node: Node) -> None:
     answer = node.call("NetworkDriver.GetCapabilities", None)
+    assert (answer["Scope"], answer["ConnectivityScope"]) == ("global", "global")
+
+
+def test_and_so_it_is_by_a_weft_that_refuses_all_else() -> None:
+    """Docker keeps what it is told until it is started again."""
+    app = create_app(RefusedDriver(Refusing("the store is lost")), scope="global")
+    answer = app.test_client().post("/NetworkDriver.GetCapabilities").get_json()
     assert (answer["Scope"], answer["ConnectivityScope"]) == ("global", "global")
 
 
