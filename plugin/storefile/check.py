@@ -18,7 +18,7 @@ from drivers.errors import NotFound, Refusing
 from plugin.pools import parse_id
 from plugin.storefile.trouble import unreadable
 
-SCHEMA: Final = 6
+SCHEMA: Final = 7
 """The version that this weft writes: the number of migrations."""
 
 Decode = Callable[[sqlite3.Row], object]

@@ -23,10 +23,12 @@ from plugin import wire
 from plugin.app import create_app
 from plugin.control_api import control_blueprint
 from plugin.engine.engine import Engine
+from plugin.engine.nodes import Nodes
 from plugin.engine.views import Views
 from plugin.options import ENDPOINT_OPTIONS, NETWORK_OPTIONS
 from tests.plugin.samples import endpoint_id, network_id
-from tests.plugin.world import World
+from tests.plugin.swarm_node import ListedNodes
+from tests.plugin.world import FOREVER, World
 
 NETWORK, ENDPOINT = network_id(1), endpoint_id(1)
 METHODS = {method.path: method for method in vars(wire).values() if isinstance(method, wire.Method)}
@@ -96,6 +98,7 @@ class Weft:
             peers=world.peers,
             look_soon=lambda: None,
             joined=lambda _: None,
+            nodes=Nodes(ListedNodes(), world.peers, is_own=world.host.is_own, interval=FOREVER),
         )
         views = Views(world.store, world.runtime, world.ports, NoDocker(), world.host, peers=world.peers)
         self.client: FlaskClient = create_app(engine, control_blueprint(views)).test_client()
