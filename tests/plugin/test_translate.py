@@ -124,7 +124,7 @@ def test_the_shortest_pools_have_no_network_address(pool: str) -> None:
         ([V4 | {"Gateway": "10.9.0.0/24"}], "gateway 10.9.0.0 is the network address of 10.9.0.0/24"),
         ([V4 | {"Gateway": "10.9.0.255/24"}], "gateway 10.9.0.255 is the broadcast address of 10.9.0.0/24"),
         ([V4, V4], "subnets 10.9.0.0/24 and 10.9.0.0/24 of one network overlap"),
-        ([V6, {"Pool": "fd00::/16"}], "subnets fd00:9::/64 and fd00::/16 of one network overlap"),
+        ([V6, {"Pool": "fd00::/16"}], "subnets fd00::/16 and fd00:9::/64 of one network overlap"),
         ([{"AddressSpace": "LocalDefault", "Pool": "0.0.0.0/0"}], "subnet 0.0.0.0/0 cannot be"),
         ([{"Pool": "224.1.0.0/16"}], "subnet 224.1.0.0/16 cannot be"),
         ([{"Pool": "127.1.0.0/16"}], "subnet 127.1.0.0/16 cannot be"),
