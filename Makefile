@@ -71,11 +71,12 @@ test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgr
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(PYTEST) -m ovs
 
-bench: venv lab ## figures, beside Docker's own drivers: docs/performance.md
+bench: venv lab beside ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
 	$(IN)/python -m bench.ports --write
 	$(IN)/python -m bench.ipam --write
 	$(IN)/python -m bench.healing --write
+	$(IN)/python -m bench.ovs --write
 	@bash tests/lab/install.sh plugin
 	$(IN)/python -m bench.plugin --write
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import attach, common, ports
+from bench import attach, common, ovs, ports
 from tests.lab.names import BIN, REPO
 from tests.lab.process import run
 
@@ -38,7 +38,15 @@ def test_ports_are_measured() -> None:
     assert "20 ports" in ports.told_hands(hands, 20)
 
 
-@pytest.mark.parametrize("name", ["attach", "ports"])
+@pytest.mark.engine
+@pytest.mark.ovs
+def test_the_return_of_open_vswitch_is_measured() -> None:
+    _, took = ovs.measured(1)
+    assert all(len(times) == 1 for times in took.values())
+    assert "ovs-vswitchd: seconds | <= 3" in ovs.told("", took)
+
+
+@pytest.mark.parametrize("name", ["attach", "ports", "healing", "ovs"])
 def test_each_bench_says_what_it_measures(name: str) -> None:
     assert "--write" in run([str(BIN / "python"), "-m", f"bench.{name}", "--help"], cwd=REPO).stdout
 
