@@ -11,10 +11,10 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.model import Address, Encapsulation, Endpoint, Interface, IPNetwork, Network, Subnet, Tunnel, Use
-from drivers.ovs.model import SLOTS
+from drivers.model import Address, Encapsulation, Endpoint, Interface, IPNetwork, Network, Tunnel, Use
 from drivers.resources import Scope
 from plugin.requests import EndpointSettings, NetworkSettings, PortRequest
+from plugin.store.claims import OVS, claim_slot, claim_subnet, claim_tunnel, claim_vni, ends, spelled, with_zone
 from plugin.store.database import Database
 from plugin.store.links import Links
 from plugin.store.numbers import free_number
@@ -26,14 +26,8 @@ from plugin.store.rows import Bridges, EndpointRow, NetworkRow, Phase
 
 _NETWORK: Final = TypeAdapter(tuple[Network, NetworkSettings])
 _ENDPOINT: Final = TypeAdapter(tuple[Endpoint, tuple[PortRequest, ...], EndpointSettings])
-OVS: Final = "ovs"
-"""The backend whose networks and ports have numbers of their own."""
-
 _KIND: Final[TypeAdapter[Encapsulation]] = TypeAdapter(Encapsulation)
 _BRIDGES: Final = TypeAdapter(Bridges)
-
-ZONES: Final = range(0x5700, 0x6700)
-"""Conntrack zones of networks on which the host is not: clear of the small numbers that others begin with."""
 
 _SHORT_ID: Final = 4  # characters of an id that a command must at least be given
 _LAST: Final = "\x7f"  # sorts behind every character of an id
@@ -115,7 +109,7 @@ class Store:
         :class:`Conflict` naming the holder.
         """
         with self._db.transaction(durable=False) as db:
-            network = _with_zone(db, row.network)
+            network = with_zone(db, row.network)
             held = db.execute("SELECT id FROM networks WHERE link = ?", (network.link,)).fetchone()
             if held:
                 raise Conflict(
@@ -123,10 +117,10 @@ class Store:
                     "a bridge has one network: choose another com.docker.network.bridge.name"
                 )
             for subnet in network.subnets:
-                _claim_subnet(db, network, subnet)
+                claim_subnet(db, network, subnet)
             if network.tunnel:
-                _claim_vni(db, network, network.tunnel.vni)
-                _claim_tunnel(db, network, network.tunnel)
+                claim_vni(db, network, network.tunnel.vni)
+                claim_tunnel(db, network, network.tunnel)
             if network.backend == OVS:
                 number = free_number(db, "SELECT number FROM networks WHERE number IS NOT NULL")
                 network = replace(network, number=number)
@@ -141,14 +135,14 @@ class Store:
                     not network.icc,
                     network.number or None,
                     network.tunnel.vni if network.tunnel else None,
-                    _spelled(network.tunnel) if network.tunnel else None,
+                    spelled(network.tunnel) if network.tunnel else None,
                     network.zone,
                     _NETWORK.dump_json((network, row.settings)).decode(),
                 ),
             )
             db.executemany(
                 "INSERT INTO subnets (network, version, first, last, gateway) VALUES (?, ?, ?, ?, ?)",
-                [(network.id, one.version, *_ends(one), one.gateway is not None) for one in network.subnets],
+                [(network.id, one.version, *ends(one), one.gateway is not None) for one in network.subnets],
             )
             insert_peers(db, network.id, row.settings.peers, "option")
             link_pools(db, network.id, pools)
@@ -236,7 +230,7 @@ class Store:
             db.executemany(
                 "UPDATE endpoints SET phase = ? WHERE id = ?", [(Phase.DELETING, dead.id) for dead in instead_of]
             )
-            endpoint = replace(endpoint, slot=_slot(db, endpoint.network))
+            endpoint = replace(endpoint, slot=claim_slot(db, endpoint.network))
             try:
                 db.execute(
                     "INSERT INTO endpoints (id, network, phase, link, ipv4, ipv6, slot, intent) "
@@ -378,82 +372,7 @@ def endpoint_of(row: sqlite3.Row) -> EndpointRow:
     )
 
 
-def _ends(subnet: Subnet) -> tuple[bytes, bytes]:
-    return subnet.network.network_address.packed, subnet.network.broadcast_address.packed
-
-
 def _ovs_tunnels(listed: str | None) -> frozenset[tuple[Encapsulation, int]]:
     """Return kinds and UDP ports of a list of ``tunnel``."""
     parted = (one.partition("/") for one in (listed.split(",") if listed else ()))
     return frozenset((_KIND.validate_python(kind), int(port)) for kind, _, port in parted)
-
-
-def _slot(db: sqlite3.Connection, network: str) -> int:
-    """Return the number that a network's next port has; 0 where it is not on Open vSwitch. Raises :class:`Conflict`."""
-    on_ovs = db.execute("SELECT 1 FROM networks WHERE id = ? AND number IS NOT NULL", (network,)).fetchone()
-    if not on_ovs:
-        return 0
-    free = free_number(db, "SELECT slot FROM endpoints WHERE network = ? AND slot IS NOT NULL", network, below=SLOTS)
-    if free >= SLOTS:
-        raise Conflict(
-            f"network {network[:12]} has {SLOTS - 1} containers on this host, as many as weft has places for on Open "
-            "vSwitch: stop some, or put further ones on another network"
-        )
-    return free
-
-
-def _claim_subnet(db: sqlite3.Connection, network: Network, subnet: Subnet) -> None:
-    """Refuse a subnet that overlaps another network's, if both have a gateway on the host: it has one way to it.
-
-    None of those overlap, so only the nearest one below can.
-    """
-    if subnet.gateway is None:
-        return
-    first, last = _ends(subnet)
-    near = db.execute(
-        "SELECT network, last FROM subnets WHERE gateway AND version = ? AND first <= ? ORDER BY first DESC LIMIT 1",
-        (subnet.version, last),
-    ).fetchone()
-    if near and near["last"] >= first:
-        raise Conflict(
-            f"network {network.id[:12]}: the subnet {subnet.network} overlaps one of network {near['network'][:12]}, "
-            "and the host has a gateway in both; choose another --subnet, or leave the host out of one of them "
-            "(--internal with -o com.docker.network.bridge.gateway_mode_ipv4=isolated, for IPv6 gateway_mode_ipv6)"
-        )
-
-
-def _claim_vni(db: sqlite3.Connection, network: Network, vni: int) -> None:
-    """Refuse a VNI that another network has: on the wire they would be one."""
-    held = db.execute("SELECT id FROM networks WHERE vni = ?", (vni,)).fetchone()
-    if held:
-        raise Conflict(
-            f"network {network.id[:12]}: VNI {vni} is that of network {held['id'][:12]} on this host, and a segment is "
-            "one network; choose another weft.vni, or another weft.name (two names may come to the same VNI)"
-        )
-
-
-def _claim_tunnel(db: sqlite3.Connection, network: Network, tunnel: Tunnel) -> None:
-    """Refuse a kind of tunnel and UDP port that the other backend has: one of the two takes all that comes in by it."""
-    held = db.execute(
-        "SELECT id FROM networks WHERE tunnel = ? AND (number IS NULL) = ?", (_spelled(tunnel), network.backend == OVS)
-    ).fetchone()
-    if held:
-        taken, other = (
-            (f"UDP port {tunnel.port}", "another weft.tunnel.port") if tunnel.port else ("GRE", "another tunnel")
-        )
-        raise Conflict(
-            f"network {network.id[:12]}: {taken} is that of network {held['id'][:12]} on this host, which has the "
-            f"other weft.backend, and one of them takes all that comes in by it; choose {other}, or the same backend"
-        )
-
-
-def _spelled(tunnel: Tunnel) -> str:
-    return f"{tunnel.kind}/{tunnel.port}"
-
-
-def _with_zone(db: sqlite3.Connection, network: Network) -> Network:
-    """Choose the lowest free conntrack zone for a network that has no gateway, on a bridge of weft's own."""
-    if network.adopted or any(subnet.gateway is not None for subnet in network.subnets):
-        return network
-    taken = {row["zone"] for row in db.execute("SELECT zone FROM networks WHERE zone IS NOT NULL")}
-    return replace(network, zone=next((zone for zone in ZONES if zone not in taken), None))
