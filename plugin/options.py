@@ -151,10 +151,7 @@ POOL_OPTIONS: Final = (
 )
 """What ``--ipam-opt`` may say."""
 
-OF_SWARM: Final = "com.docker.network.ipam.serial"
-"""What manager and nodes say with each pool of a swarm's network (20.10.24, 28.5.2)."""
-
-DOCKERS_POOL_KEYS: Final = frozenset(("RequestAddressType", OF_SWARM))
+DOCKERS_POOL_KEYS: Final = frozenset(("RequestAddressType", "com.docker.network.ipam.serial"))
 """Not options: what a swarm's manager itself puts into the map (20.10.24 to 28.5.2)."""
 
 DOCKERS_ENDPOINT_KEYS: Final = frozenset(

@@ -133,17 +133,13 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRequest:
-    """A pool to be reserved. ``subnet`` None: any of IP ``version``; addresses are chosen ``within``, if given.
-
-    ``of_swarm``: it is for a network of the swarm, by its manager or by a node.
-    """
+    """A pool to be reserved. ``subnet`` None: any of IP ``version``; addresses are chosen ``within``, if given."""
 
     space: str
     version: int
     subnet: IPNetwork | None = None
     within: IPNetwork | None = None
     name: str = ""
-    of_swarm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -348,14 +348,7 @@ def pool_request(call: wire.RequestPool) -> PoolRequest:
         raise InvalidRequest(
             f"--ip-range {call.subpool} has no address that an interface can have: choose a larger one"
         )
-    return PoolRequest(
-        space=space,
-        version=call.pool.version,
-        subnet=call.pool,
-        within=call.subpool,
-        name=name,
-        of_swarm=options.OF_SWARM in call.options,
-    )
+    return PoolRequest(space=space, version=call.pool.version, subnet=call.pool, within=call.subpool, name=name)
 
 
 def _contains(network: IPNetwork, part: IPNetwork) -> bool:

@@ -108,7 +108,7 @@ class Addresses:
             return self._free_pool(request)
         wanted = PoolId(request.space, request.subnet, request.within, request.name)
         held = self._pools.overlapping(wanted)
-        if [row.id for row in held] == [wanted] and (wanted.space == SWARM or _is_replay(request, held[0])):
+        if [row.id for row in held] == [wanted] and (wanted.space == SWARM or self._was_forgotten(held[0])):
             return wanted
         for row in held:
             if not self._is_dead_pool(row):
@@ -169,6 +169,16 @@ class Addresses:
         row = self._pools.add_free(request.space, request.name, self._clock(), choose)
         log.info("pool reserved", extra={"pool": row.id})
         return row.id
+
+    def _was_forgotten(self, row: PoolRow) -> bool:
+        """Tell whether a pool is of a swarm's network that this node's dockerd has forgotten, for it was killed.
+
+        It was reserved in dockerd's last life, and no container has a link of the network. That it is asked for again
+        is the same network's doing: the manager's weft keeps books, too, and gives no two of its networks one pool.
+        """
+        if not _SWARM_ID.fullmatch(row.network or "") or row.made > self._met:
+            return False
+        return not any(self._host.is_plugged(one.endpoint.link) for one in self._store.endpoints(row.network))
 
     def _is_dead_pool(self, row: PoolRow) -> bool:
         """Tell whether no network is on a pool: Docker's list was looked at, and it is older than any beginning."""
@@ -284,14 +294,6 @@ class Addresses:
 
     def _no_longer_forgotten(self, one: Forgotten) -> None:
         self._forgotten -= {one.id}
-
-
-def _is_replay(request: PoolRequest, held: PoolRow) -> bool:
-    """Tell whether a node asks for what it has: its dockerd was killed, and forgot the swarm's networks.
-
-    The swarm's manager, whose books are ours, too, gives no two of its networks one pool.
-    """
-    return request.of_swarm and _SWARM_ID.fullmatch(held.network or "") is not None
 
 
 def _missing(held: Iterable[Forgotten], listed: Collection[DockerNetwork]) -> Iterator[Forgotten]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from drivers.naming import link_name
 from tests.plugin.samples import endpoint_id
 from tests.plugin.swarm_node import ID, Node
 from tests.plugin.world import World
 
 SERIAL: Final = {"com.docker.network.ipam.serial": "true"}
 SUBNET: Final = "10.83.0.0/24"
+BLUE: Final = {"weft.pool": "blue"} | SERIAL
 
 
 class Books:
@@ -19,9 +21,13 @@ class Books:
         """Ask ``node``."""
         self.node = node
 
-    def pool(self, space: str, options: dict[str, str] | None = SERIAL, subnet: str = SUBNET) -> str:
+    def dockerd_starts(self) -> None:
+        """Play what a dockerd asks first."""
+        self.node.call("IpamDriver.GetCapabilities", None)
+
+    def pool(self, space: str, subnet: str = SUBNET, **options: str) -> str:
         """Reserve a pool and return its id, or what was wrong."""
-        body = {"AddressSpace": space, "Pool": subnet, "SubPool": "", "Options": options, "V6": False}
+        body = {"AddressSpace": space, "Pool": subnet, "SubPool": "", "Options": options or None, "V6": False}
         answer = self.node.call("IpamDriver.RequestPool", body)
         return str(answer.get("PoolID") or answer["Error"])
 
@@ -55,12 +61,12 @@ class Books:
 
 def test_the_manager_keeps_the_books_and_its_own_node_asks_once_more(world: World) -> None:
     books = Books(Node(world))
-    pool = books.pool("weft-global", {"weft.pool": "blue"} | SERIAL)
+    pool = books.pool("weft-global", **BLUE)
     assert books.address(pool, gateway=True, serial=True) == "10.83.0.1/24"
     assert {books.address(pool, serial=True) for _ in range(2)} == {"10.83.0.2/24", "10.83.0.3/24"}
     books.on_node()
     assert books.task(1, "10.83.0.2")["Interface"]["MacAddress"]
-    assert books.pool("weft-global", {"weft.pool": "blue"} | SERIAL) == pool  # the manager has restarted
+    assert books.pool("weft-global", **BLUE) == pool  # the manager has restarted
     assert books.address(pool, "10.83.0.1", gateway=True, serial=True) == "10.83.0.1/24"
     assert books.address(pool, "10.83.0.2", serial=True) == "10.83.0.2/24"
 
@@ -70,24 +76,33 @@ def test_a_node_whose_dockerd_was_killed_asks_for_what_it_has(world: World) -> N
     books = Books(Node(world))
     books.on_node()
     books.task(1, "10.83.0.2")
-    world.time += 1000
-    books.node.call("IpamDriver.GetCapabilities", None)  # dockerd has started
+    world.time += 1
+    books.dockerd_starts()
     books.on_node()
     assert books.task(2, "10.83.0.2")["Interface"]["MacAddress"]
     assert [row.endpoint.id for row in world.store.endpoints(ID)] == [endpoint_id(2)]
 
 
-def test_a_pool_of_one_host_s_network_is_not_a_swarm_s(world: World) -> None:
-    books = Books(Node(world))
-    pool = books.pool("weft-local", {})
-    assert "overlaps" in books.pool("weft-local")  # reserved, by whom is not known yet
-    assert books.address(pool, "10.83.0.1", gateway=True) == "10.83.0.1/24"
-    assert books.network("ab" * 32) == {}
-    assert "overlaps" in books.pool("weft-local")
-
-
-def test_a_swarm_s_pool_is_not_for_a_network_of_one_host(world: World) -> None:
+def test_while_docker_knows_the_network_its_pool_is_nobody_else_s(world: World) -> None:
+    """Such as that of a bridge of one host, with weft's addresses."""
     books = Books(Node(world))
     books.on_node()
-    assert "overlaps" in books.pool("weft-local", {})
-    assert "overlaps" in books.pool("weft-local", SERIAL, "10.83.0.0/16")
+    books.task(1, "10.83.0.2")
+    assert "overlaps" in books.pool("weft-local")
+    world.host.plugged.add(link_name("h", endpoint_id(1)))
+    world.time += 1
+    books.dockerd_starts()  # or the plugin was enabled again: it is all the same to see
+    assert "overlaps" in books.pool("weft-local")
+    world.host.plugged.clear()
+    assert "overlaps" in books.pool("weft-local", "10.83.0.0/16")
+    assert books.pool("weft-local") == f"weft-local/{SUBNET}"
+
+
+def test_a_pool_of_one_host_s_network_is_not_a_swarm_s(world: World) -> None:
+    books = Books(Node(world))
+    pool = books.pool("weft-local")
+    assert books.address(pool, "10.83.0.1", gateway=True) == "10.83.0.1/24"
+    assert books.network("ab" * 32) == {}
+    world.time += 1
+    books.dockerd_starts()
+    assert "overlaps" in books.pool("weft-local")
