@@ -147,6 +147,12 @@ class Swarm:
             wanted = addresses - {host.address}
             await_(partial(_has_peers, host, wanted), SETTLE, f"{host.node.netns} to have the peers {wanted}")
 
+    def takers(self) -> int:
+        """Return how many nodes the manager gives tasks on weft's networks: it has to know that the plugin is there."""
+        ready = [one for one in self.manager.engine.api("GET", "/nodes") if one["Status"]["State"] == "ready"]
+        plugins = [one["Description"]["Engine"]["Plugins"] or () for one in ready]
+        return sum({"Type": "Network", "Name": DRIVER} in each for each in plugins)
+
     def mend(self) -> None:
         """Bring every host back that a test took away, and forget those that are gone."""
         for host in self.hosts:
@@ -159,6 +165,7 @@ class Swarm:
             if not host.is_member:
                 host.join(self.manager)
         self.await_peers(*self.hosts)
+        await_(lambda: len(self.hosts) == self.takers(), SETTLE, "the manager to know of every node's plugin")
         for node in self.manager.engine.api("GET", "/nodes"):
             if node["Status"]["State"] == "down":
                 self.manager.engine.docker("node", "rm", "--force", node["ID"])
