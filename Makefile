@@ -60,7 +60,9 @@ test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28
 test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
 	$(PYTEST) -m firewalls
 
-test-hosts: venv lab beside ## three hosts with an engine, Open vSwitch and weft each, and networks over all of them
+test-hosts: venv lab beside root ## three hosts and networks over all of them, on Open vSwitch, and in a swarm of either engine
+	@bash tests/lab/install.sh plugin
+	@$(IN)/python -m tests.lab.base
 	$(PYTEST) -m hosts
 
 test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
