@@ -68,15 +68,20 @@ class Ports:
             raise
 
     def name(self, number: int) -> str | None:
-        """Return the interface with a number; ``None`` if it is not known, or has got another number since."""
+        """Return the interface with a number; ``None`` if it is not known, or has got another number since.
+
+        Of an interface that is gone only the last number has its name: it is what a name leads back to.
+        """
         if number not in self._names and not self._listed:
             self._listed = True
             for each, called in self._listing():
                 if is_link_name(called):  # what an operator calls his port may be none
                     self._note(each, called)
         name = self._names.get(number)
-        now = self._now(name) if name else None
-        return name if now is None or _widened(now) == number else None
+        if name is None:
+            return None
+        now = self._now(name)
+        return name if (self._last.get(name) if now is None else _widened(now)) == number else None
 
     def _now(self, name: str) -> int | None:
         found = None if name in self._numberless else self._ofport(name)

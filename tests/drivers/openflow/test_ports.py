@@ -30,3 +30,21 @@ def test_an_interface_without_a_number_is_asked_for_once_in_a_call() -> None:
     assert ports.number_at_last("wfh1") == 7
     assert ports.number_at_last("wfh1") == 7
     assert asked == ["wfh1"] * 4
+
+
+def test_of_an_interface_that_is_gone_only_its_last_number_leads_to_it() -> None:
+    """A flow at an earlier number is called by that number, or whoever asks for it by name would look elsewhere."""
+    numbers = {"wfh1": 4}
+
+    def listing() -> Iterator[tuple[int, str]]:
+        yield from ((number, name) for name, number in numbers.items())
+
+    ports = Ports("br-int", numbers.get, listing)
+    assert ports.name(4) == "wfh1"
+    numbers["wfh1"] = 5
+    ports.ask_again()
+    assert ports.number("wfh1") == 5
+    assert (ports.name(4), ports.name(5)) == (None, "wfh1")
+    numbers.clear()
+    ports.ask_again()
+    assert (ports.name(4), ports.name(5), ports.number_at_last("wfh1")) == (None, "wfh1", 5)
