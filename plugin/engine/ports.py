@@ -137,7 +137,11 @@ class Ports:
             self._runtime.converge(scope_of(row.endpoint.network), deadline)
 
     def _claim(self, row: EndpointRow, asked: Sequence[PortRequest], deadline: Deadline, *, live: bool) -> None:
-        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict."""
+        """Choose what is left to weft, claim all of it at once. A dead holder is withdrawn, a live one a conflict.
+
+        Another way out of the same container is withdrawn, too: it has one at a time, and Docker gives the old one back
+        before it takes away a new one to whose Program it got no answer (moby's sbJoin, 20.10 to 28).
+        """
         owner = self._endpoints.network(row.endpoint.network)
         binding = owner.settings.host_binding
         bound = [replace(one, host=binding) if one.host is None else one for one in asked]
@@ -146,7 +150,7 @@ class Ports:
             for request in sorted(bound, key=_is_fixed, reverse=True):
                 chosen += self._choose(request, owner.network, row.endpoint, chosen)
             for holder in self._store.ports.holders(chosen) - {row.id}:
-                self._withdraw_if_dead(holder, deadline)
+                self._make_way(holder, row, deadline)
             try:
                 self._store.ports.claim(row.id, chosen, live=live)
             except Conflict:
@@ -155,9 +159,13 @@ class Ports:
             else:
                 return
 
-    def _withdraw_if_dead(self, ident: str, deadline: Deadline) -> None:
+    def _make_way(self, ident: str, row: EndpointRow, deadline: Deadline) -> None:
+        """Withdraw what is published by a holder that is dead, or that is another way out of the same container."""
         holder = self._store.endpoint(ident)
-        if holder and not self._host.is_plugged(holder.endpoint.link):
+        if holder and holder.sandbox is not None and holder.sandbox == row.sandbox:
+            log.warning("way out moved without a word", extra={"endpoint": row.id[:12], "was": ident[:12]})
+            self.revoke(ident, deadline)
+        elif holder and not self._host.is_plugged(holder.endpoint.link):
             log.warning("dead endpoint holds a port: withdrawn", extra={"endpoint": ident[:12]})
             self.revoke(ident, deadline)  # its claims would stay as long as its link does
             self._endpoints.delete(ident, deadline)

@@ -110,6 +110,26 @@ def test_the_way_out_moves_any_number_of_times(world: World) -> None:
         assert (claimed(world), opened(world, ANN)) == ([], [])
 
 
+def test_a_container_is_given_its_old_way_out_back_before_the_new_one_is_taken_away(world: World) -> None:
+    """Docker got no answer to the Program of the new one: it programs the old one first, then leaves the new one."""
+    world.networks.create(network_request(2), now())
+    make(world, 1, "8080:80")
+    world.endpoints.create(endpoint_request(2, on=2, ports=(parse("8080:80"),)), now())
+    world.host.plugged.add(link_name("h", BOB))
+    for ident in (ANN, BOB):
+        world.endpoints.join(ident, "/var/run/docker/netns/0123456789ab")
+    world.ports.program(ANN, now())
+    world.ports.revoke(ANN, now())
+    world.ports.program(BOB, now())
+    world.ports.program(ANN, now())
+    assert (claimed(world, ANN), claimed(world, BOB)) == ([(4, 8080, 8080), (6, 8080, 8080)], [])
+    assert not world.runtime.findings()
+    world.endpoints.leave(BOB)
+    world.endpoints.delete(BOB, now())
+    world.await_as_wanted()
+    assert claimed(world) == [(4, 8080, 8080), (6, 8080, 8080)]
+
+
 def test_an_endpoint_is_deleted_with_its_ports(world: World) -> None:
     publish(world, 1, "8080:80")
     world.ports.revoke(ANN, now())
