@@ -60,31 +60,33 @@ class Ports:
 
         What fails is withdrawn: Docker fails the start then, without a Revoke (facts/docker-wire.md 6).
         """
-        row = self._endpoints.ready(ident)
-        if row.external:
-            return
-        try:
-            if row.ports:
-                self._claim(row, row.ports, deadline, live=False)
-            self._store.set_external(row.id, external=True)
-            if row.ports:
-                self._open(row, deadline, frozenset())
-                self._tell(row)
-        except BaseException:
-            self.revoke(ident, Deadline(None))
-            raise
+        with self._runtime.holding(self._endpoints.ready(ident).scope, deadline):
+            row = self._endpoints.ready(ident)
+            if row.external:
+                return
+            try:
+                if row.ports:
+                    self._claim(row, row.ports, deadline, live=False)
+                self._store.set_external(row.id, external=True)
+                if row.ports:
+                    self._open(row, deadline, frozenset())
+                    self._tell(row)
+            except BaseException:
+                self.revoke(ident, Deadline(None))
+                raise
 
     def revoke(self, ident: str, deadline: Deadline) -> None:
         """Publish nothing of an endpoint any longer; comes without a Program too. Of the unknown, succeed."""
         row = self._store.endpoint(ident)
         if row is None:
             return
-        published = self._store.ports.rows(row.id)
-        before = self._runtime.keys(row.scope) if published else frozenset()
-        self._store.set_external(row.id, external=False)
-        if published:
-            self._close(row, before, published, deadline)
-            self._store.ports.release(row.id)
+        with self._runtime.holding(row.scope, deadline):
+            published = self._store.ports.rows(row.id)
+            before = self._runtime.keys(row.scope) if published else frozenset()
+            self._store.set_external(row.id, external=False)
+            if published:
+                self._close(row, before, published, deadline)
+                self._store.ports.release(row.id)
 
     def add(self, short: str, request: PortRequest, deadline: Deadline) -> list[PortRow]:
         """Publish one more run on a running container; it stays published until the container stops."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,6 +91,17 @@ def test_a_second_program_changes_nothing(world: World) -> None:
     before, steps, commits = claimed(world), len(world.host.fake.steps), world.store.commits
     world.ports.program(ANN, now())
     assert (claimed(world), len(world.host.fake.steps), world.store.commits) == (before, steps, commits)
+
+
+def test_two_programs_at_once_are_one(world: World) -> None:
+    for number in range(1, 9):
+        port = 8000 + number
+        ident = make(world, number, f"{port}:80")
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(world.ports.program, ident, now()) for _ in range(2)]:
+                done.result()
+        assert claimed(world, ident) == [(4, port, port), (6, port, port)]
+    assert not world.runtime.findings()
 
 
 def test_revoke_comes_without_program_and_of_the_unknown(world: World) -> None:
