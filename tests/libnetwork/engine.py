@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypedDict, Unpack
 
 from tests.lab.process import CommandFailedError
 from tests.libnetwork.memory import Endpoint, Network
-from tests.libnetwork.sandbox import Plug, Sandbox
+from tests.libnetwork.sandbox import Interface, Plug, Sandbox
 from tests.libnetwork.wire import DIALECTS, CallRefusedError, port_options, post
 
 CDN: Final = "com.docker.network"
@@ -32,7 +32,8 @@ class Wishes(TypedDict, total=False):
 class Libnetwork:
     """One engine, speaking to the plugin on ``socket``; ``netns`` names the namespace the plugin makes its links in.
 
-    ``calls`` holds every call with its answer, ``ignored`` the failures that dockerd would ignore too.
+    ``calls`` holds every call with its answer, ``ignored`` the failures that dockerd would ignore too, ``made`` every
+    endpoint that was ever begun, by its id.
     """
 
     def __init__(self, socket: Path, *, netns: str | None = None, engine: str = "28.5.2", timeout: float = 60) -> None:
@@ -43,6 +44,7 @@ class Libnetwork:
         self.calls: list[tuple[str, dict[str, Any] | None, dict[str, Any]]] = []
         self.ignored: list[Exception] = []
         self.containers: list[Container] = []
+        self.made: dict[str, Endpoint] = {}
         self.numbers = itertools.count(1)
         self._capabilities: dict[str, Any] | None = None
 
@@ -103,7 +105,7 @@ class Libnetwork:
         engines).
         """
         number = next(self.numbers)
-        network = Network(secrets.token_hex(32), name or f"n{number:03}", internal)
+        network = Network(secrets.token_hex(32), name or f"n{number:03}", internal, ipam)
         switches: dict[str, Any] = {f"{CDN}.enable_ipv6": subnet6 is not None, f"{CDN}.generic": dict(options or {})}
         switches |= {f"{CDN}.enable_ipv4": ipv4} if self.dialect.says_ipv4 else {}
         switches |= {f"{CDN}.internal": True} if internal else {}
@@ -112,25 +114,64 @@ class Libnetwork:
             skips = self.call("NetworkDriver.GwAllocCheck", {"Options": switches})
         rows4: list[dict[str, Any]] = []
         rows6: list[dict[str, Any]] = []
-        if ipam == "null":
-            rows4.append({"AddressSpace": "null", "Pool": "0.0.0.0/0"})
-        else:
-            own = f"10.{200 + number // 256}.{number % 256}.0/24"
-            subnets = [subnet] if isinstance(subnet, str) else subnet or [own]
-            for at, text in enumerate(subnets if ipv4 else ()):
-                rows4.append(network.add_pool(text, None if at else gateway, {} if at else aux or {}))
-            if subnet6 is not None:
-                rows6.append(network.add_pool(subnet6, gateway6, {}))
-        for rows, skip in ((rows4, "SkipIPv4"), (rows6, "SkipIPv6")):
-            for row in rows if skips.get(skip) else ():
-                row.pop("Gateway", None)
-        body = {"NetworkID": network.id, "Options": switches, "IPv4Data": rows4, "IPv6Data": rows6}
-        self.call("NetworkDriver.CreateNetwork", body)
+        with ExitStack() as undo:
+            undo.callback(self._give_back, network)
+            if ipam == "null":
+                rows4.append({"AddressSpace": "null", "Pool": "0.0.0.0/0"})
+            else:
+                own = f"10.{200 + number // 256}.{number % 256}.0/24"
+                subnets = [subnet] if isinstance(subnet, str) else subnet or [own]
+                for at, text in enumerate(subnets if ipv4 else ()):
+                    rows4.append(self._pool(network, text, None if at else gateway, {} if at else aux or {}))
+                if subnet6 is not None:
+                    rows6.append(self._pool(network, subnet6, gateway6, {}))
+            for rows, skip in ((rows4, "SkipIPv4"), (rows6, "SkipIPv6")):
+                for row in rows if skips.get(skip) else ():
+                    row.pop("Gateway", None)
+            body = {"NetworkID": network.id, "Options": switches, "IPv4Data": rows4, "IPv6Data": rows6}
+            self.call("NetworkDriver.CreateNetwork", body)
+            undo.pop_all()
         return network
+
+    def _pool(self, network: Network, subnet: str, gateway: str | None, aux: Mapping[str, str]) -> dict[str, Any]:
+        """Return the row of a pool: of Docker's own IPAM, or of weft's, which is asked for it and for the gateway."""
+        row = network.add_pool(subnet, gateway, aux)
+        if network.ipam != "weft":
+            return row
+        wish = {"AddressSpace": "weft-local", "Pool": subnet, "SubPool": "", "Options": {}, "V6": ":" in subnet}
+        pool = self.call("IpamDriver.RequestPool", wish)["PoolID"]
+        network.reserved[pool] = ""
+        asked = {"PoolID": pool, "Address": gateway or "", "Options": {"RequestAddressType": f"{CDN}.gateway"}}
+        given = self.call("IpamDriver.RequestAddress", asked)["Address"]
+        network.reserved[pool] = given.partition("/")[0]
+        return row | {"AddressSpace": "weft-local", "Gateway": given}
+
+    def _give_back(self, network: Network) -> None:
+        """ReleaseAddress of the gateways and ReleasePool, before a DeleteNetwork or after a failure."""
+        for pool, gateway in network.reserved.items():
+            if gateway:
+                self.tell("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": gateway})
+            self.tell("IpamDriver.ReleasePool", {"PoolID": pool})
+
+    def lease(self, network: Network, version: int, wanted: str | None) -> Interface | None:
+        """Return an address: of Docker's own IPAM, or RequestAddress of weft's; None if there is no such pool."""
+        if network.ipam != "weft":
+            return network.take(version, wanted)
+        for pool in (pool for pool in network.reserved if (":" in pool) == (version == 6)):
+            asked = {"PoolID": pool, "Address": wanted or "", "Options": None}
+            return ipaddress.ip_interface(self.call("IpamDriver.RequestAddress", asked)["Address"])
+        return None
+
+    def release(self, endpoint: Endpoint) -> None:
+        """Give an endpoint's addresses back."""
+        for address in endpoint.addresses if endpoint.network.ipam == "weft" else ():
+            pool = next(pool for pool in endpoint.network.reserved if (":" in pool) == (address.version == 6))
+            self.tell("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": str(address.ip)})
 
     def remove_network(self, network: Network) -> None:
         """``docker network rm``: no call while a container is on it; a failure of the call is ignored."""
         assert network.endpoints == 0, f"error while removing network: network {network.name} has active endpoints"
+        self._give_back(network)
         self.tell("NetworkDriver.DeleteNetwork", {"NetworkID": network.id})
 
     def start_container(self, *networks: Network, publish: Sequence[str] = (), **wishes: Unpack[Wishes]) -> "Container":
@@ -203,7 +244,7 @@ class Container(Sandbox):
     def abandon(self) -> None:
         """Take everything away without a word to the plugin, as a power cut does."""
         for endpoint in self.endpoints:
-            self._release(endpoint)
+            self._forget(endpoint)
         self.endpoints, self.gateway = [], None
         if self in self.docker.containers:
             self.docker.containers.remove(self)
@@ -218,12 +259,14 @@ class Container(Sandbox):
         """
         docker = self.docker
         late = starting and docker.dialect.moves_late
-        wanted = (network.take(4, wishes.get("ip")), network.take(6, wishes.get("ip6")))
-        addresses = tuple(address for address in wanted if address is not None)
-        endpoint = Endpoint(secrets.token_hex(32), network, addresses, wishes.get("mac", ""))
+        endpoint = Endpoint(secrets.token_hex(32), network, (), wishes.get("mac", ""))
         network.endpoints += 1
+        docker.made[endpoint.id] = endpoint
         with ExitStack() as undo:
             undo.callback(self._release, endpoint)
+            for version, wanted in ((4, wishes.get("ip")), (6, wishes.get("ip6"))):
+                address = docker.lease(network, version, wanted)
+                endpoint.addresses += (address,) if address else ()
             self._create(endpoint, wishes)
             undo.callback(docker.tell, "NetworkDriver.DeleteEndpoint", endpoint.ids)
             endpoint.plug = self._join(endpoint)
@@ -308,6 +351,10 @@ class Container(Sandbox):
         self._release(endpoint)
 
     def _release(self, endpoint: Endpoint) -> None:
+        self.docker.release(endpoint)
+        self._forget(endpoint)
+
+    def _forget(self, endpoint: Endpoint) -> None:
         endpoint.network.taken -= {address.ip for address in endpoint.addresses}
         endpoint.network.endpoints -= 1
 

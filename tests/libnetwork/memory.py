@@ -11,11 +11,16 @@ from tests.libnetwork.sandbox import Interface, Plug
 
 @dataclass(eq=False)
 class Network:
-    """A network as Docker remembers it, with the addresses its IPAM gave out."""
+    """A network as Docker remembers it, with the addresses its IPAM gave out.
+
+    ``reserved``: of a network whose IPAM driver is weft, the ids of its pools, each with its gateway once it is leased.
+    """
 
     id: str
     name: str
     internal: bool
+    ipam: str = "default"
+    reserved: dict[str, str] = field(default_factory=dict)
     pools: list[IPv4Network | IPv6Network] = field(default_factory=list)
     taken: set[IPv4Address | IPv6Address] = field(default_factory=set)
     endpoints: int = 0
