@@ -1,32 +1,28 @@
 """A host for a weft that dies: a network namespace, the hooked weft in it, and what is on it by others' word."""
 
+import errno
 import json
 import os
-import re
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from tests.crash import census
 from tests.lab.names import BIN, REPO
-from tests.lab.net import NetNs
+from tests.lab.net import RUN_NETNS, NetNs
+from tests.lab.ovs import Ovs
 from tests.lab.unixhttp import call
 from tests.lab.wait import await_
+from tests.netns import inside
 
 Body = Mapping[str, Any]
-
-ENDPOINTS_OWN = re.compile(r'"weft:\w+:\w+:\w+"')
-
-LOOK = """
-ip -j -d address
-echo '\x1e'; nft -j -s list table inet weft 2>/dev/null
-echo '\x1e'; iptables-save -t filter | grep '^[-:]'
-echo '\x1e'; ip6tables-save -t filter | grep '^[-:]'
-"""
 
 LIKE_DOCKER = """
 for program in iptables ip6tables; do
@@ -44,20 +40,22 @@ class Died(Exception):
 class Seen:
     """What is on the host as lines, by `ip`, `nft` and `iptables`; and what the store holds, by `weft ... ls`."""
 
-    host: frozenset[str]
-    store: frozenset[str]
+    host: Counter[str]
+    store: Counter[str]
 
     def difference(self, after: "Seen") -> str:
         """Say what came (+) and what went (-)."""
-        old, new = self.host | self.store, after.host | after.store
-        return "\n".join([f"- {line}" for line in sorted(old - new)] + [f"+ {line}" for line in sorted(new - old)])
+        old, new = self.host + self.store, after.host + after.store
+        gone, come = (old - new).elements(), (new - old).elements()
+        return "\n".join([f"- {line}" for line in sorted(gone)] + [f"+ {line}" for line in sorted(come)])
 
 
 class CrashHost:
     """A host in a namespace, with Docker's DOCKER-USER in it, and weft."""
 
-    def __init__(self, net: NetNs, folder: Path) -> None:
+    def __init__(self, net: NetNs, folder: Path, ovs: Ovs | None = None) -> None:
         self.net = net
+        self.ovs = ovs
         self.folder = folder
         self.socket = folder / "weft.sock"
         self.control = folder / "control.sock"
@@ -69,6 +67,8 @@ class CrashHost:
             "WEFT_RECONCILE_INTERVAL": "3600",
             "DOCKER_HOST": f"unix://{folder}/docker.sock",
         }
+        if ovs is not None:
+            self.environment |= ovs.environment
         self._line: socket.socket | None = None
         self._pid = 0
         net.run("sh", "-ec", LIKE_DOCKER)
@@ -125,14 +125,14 @@ class CrashHost:
             raise
         return line
 
-    def arm(self, effects: int) -> None:
-        """Let this many further effects through, then die."""
+    def arm(self, effects: int, *, before_next: bool = False) -> None:
+        """Let this many further effects through, then die: after the last of them, or ``before_next``."""
         partial = self.folder / "arm.partial"
-        partial.write_text(str(effects), encoding="ascii")
+        partial.write_text(f"{'-' if before_next else ''}{effects}", encoding="ascii")
         partial.rename(self.folder / "arm")
 
     def disarm(self) -> None:
-        """Let the next weft live; an armed one stays armed."""
+        """Let weft live from now on."""
         (self.folder / "arm").unlink(missing_ok=True)
 
     # -- what is asked of it
@@ -167,10 +167,30 @@ class CrashHost:
 
     def journal(self) -> list[tuple[str, str]]:
         """Return the journal's lines: thread, what."""
-        text = (self.folder / "journal").read_text(encoding="utf-8")
+        text = self._text()
         return [(thread, what) for thread, _, what in (line.partition("\t") for line in text.splitlines())]
 
+    def looks(self) -> int:
+        """Return how often Docker's list has been compared so far."""
+        return self._text().count("\tdocker look\n")
+
+    def _text(self) -> str:
+        return (self.folder / "journal").read_text(encoding="utf-8")
+
     # -- what others see
+
+    def held(self, transport: str, host: str, port: int) -> bool:
+        """Tell whether somebody has a port: `ss` does not show what is bound and does not listen."""
+        kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[transport]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with inside(RUN_NETNS / self.net.netns), socket.socket(family, kind) as probe:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                return error.errno == errno.EADDRINUSE
+            return False
 
     def sh(self, script: str) -> str:
         """Run a script in the namespace."""
@@ -178,54 +198,26 @@ class CrashHost:
 
     def seen(self) -> Seen:
         """Look at the host, and at the store."""
-        links, table, *xtables = self.net.run("sh", "-c", LOOK).stdout.split("\x1e\n")
-        host = {line for one in json.loads(links) for line in _link(one)}
-        host |= {line for one in json.loads(table)["nftables"] for line in _nft(one)} if table.strip() else set()
-        for program, text in zip(("iptables", "ip6tables"), xtables, strict=True):
-            host |= set(_rules(program, text))
-        store = {
-            f"store {json.dumps({key: row[key] for key in ('id', 'phase', 'link')})}"
-            for row in (*self.read("/v1/networks"), *self.read("/v1/endpoints"))
-        }
-        return Seen(frozenset(host), frozenset(store))
+        env = self.ovs.environment if self.ovs else {}
+        said = self.net.run("sh", "-c", census.script(ovs=self.ovs is not None), env=env).stdout
+        return Seen(Counter(census.lines(said, ovs=self.ovs is not None)), Counter(self._stored()))
 
-
-def _link(link: dict[str, Any]) -> Iterator[str]:
-    name = link["ifname"]
-    if name == "lo":
-        return
-    keys = ("master", "group", "ifalias", "mtu", "address", "inet6_addr_gen_mode")
-    kind = link.get("linkinfo", {}).get("info_kind")
-    yield f"link {name} {kind} {'UP' in link['flags']} " + " ".join(f"{key}={link.get(key)}" for key in keys)
-    for info in link["addr_info"]:
-        if info["scope"] != "link":
-            yield f"address {name} {info['local']}/{info['prefixlen']}"
-
-
-def _nft(item: dict[str, Any]) -> Iterator[str]:
-    ((kind, what),) = item.items()
-    if kind == "metainfo":
-        return
-    what.pop("handle", None)
-    for element in what.pop("elem", ()):
-        yield f"nft element {what['name']} {json.dumps(element)}"
-    yield f"nft {kind} {json.dumps(what, sort_keys=True)}"
-
-
-def _rules(program: str, text: str) -> Iterator[str]:
-    """Yield the rules with their numbers, for order matters; but among endpoints' own, of different addresses, not."""
-    at = 0
-    for line in text.splitlines():
-        at += not ENDPOINTS_OWN.search(line)
-        yield f"{program} {at} {line.partition(' [')[0]}"
+    def _stored(self) -> Iterator[str]:
+        for row in (*self.read("/v1/networks"), *self.read("/v1/endpoints")):
+            yield f"store {json.dumps({key: row[key] for key in ('id', 'phase', 'link')})}"
+        for row in self.read("/v1/ports"):
+            yield f"port {json.dumps(row, sort_keys=True)}"
+        for row in self.read("/v1/pools"):
+            yield f"pool {json.dumps({**row, 'since': ''}, sort_keys=True)}"
+            for lease in self.read(f"/v1/pools/{quote(row['id'], safe='')}")["held"]:
+                yield f"lease {json.dumps({**lease, 'since': ''}, sort_keys=True)}"
 
 
 @contextmanager
-def crash_host(folder: Path, label: str) -> Iterator[CrashHost]:
-    """Make a host, start nothing on it, and take it away."""
-    with NetNs(label) as net:
-        host = CrashHost(net, folder)
-        try:
-            yield host
-        finally:
-            host.close()
+def crash_host(folder: Path, label: str, *, ovs: bool = False) -> Iterator[CrashHost]:
+    """Make a host, with an Open vSwitch of its own if need be, start no weft on it, and take it away."""
+    with ExitStack() as stack:
+        net = stack.enter_context(NetNs(label))
+        host = CrashHost(net, folder, stack.enter_context(Ovs(net)) if ovs else None)
+        stack.callback(host.close)
+        yield host

@@ -12,6 +12,7 @@ from tests.lab.wait import await_
 
 pytestmark = [
     pytest.mark.kernel,
+    pytest.mark.faults,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are root's"),
 ]
 
