@@ -18,26 +18,38 @@ from tests.lab.weft import Weft
 
 HELD = '''\
 #!{python}
-"""weft, but a call of Endpoints or Networks is held while a file says so, and orphans are swept after a second."""
+"""weft, but calls are held while a file says so, and orphans are swept after a second."""
 import pathlib, sys, time
+from flask import request
+from plugin import server
 from plugin.cli.main import main
 from plugin.engine import endpoints, networks, orphans
 
 gate = pathlib.Path({gate!r})
 
+def wait(label):
+    if (gate / label).exists():
+        (gate / (label + ".reached")).touch()
+        while (gate / label).exists():
+            time.sleep(0.01)
+
 def hold(kind, name):
     act = getattr(kind, name)
 
     def held(self, *args):
-        label = kind.__name__ + "." + name
-        if (gate / label).exists():
-            (gate / (label + ".reached")).touch()
-            while (gate / label).exists():
-                time.sleep(0.01)
+        wait(kind.__name__ + "." + name)
         return act(self, *args)
 
     setattr(kind, name, held)
 
+make = server.create_app
+
+def create_app(*args):
+    app = make(*args)
+    app.before_request(lambda: wait(request.path.strip("/").replace("/", "-")))
+    return app
+
+server.create_app = create_app
 for kind, name in ((endpoints.Endpoints, "create"), (endpoints.Endpoints, "join"), (networks.Networks, "create")):
     hold(kind, name)
 orphans.APART_SECONDS = 1.0
@@ -46,7 +58,11 @@ sys.exit(main())
 
 
 class Gate:
-    """Holds calls of the weft whose program is `program`: `Endpoints.create`, `Endpoints.join`, `Networks.create`."""
+    """Holds calls of the weft whose program is `program`.
+
+    Those of Docker's before anything is done (`NetworkDriver.Leave`), or of the engine's, when their deadline runs:
+    `Endpoints.create`, `Endpoints.join`, `Networks.create`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
