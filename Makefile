@@ -73,9 +73,10 @@ test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgr
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(PYTEST) -m 'ovs and not faults and not hosts'
 
+EVERY ?= 1
 # tests of one file are apart here: each has a host of its own
-test-faults: venv lab beside root ## faults at every point there is: points injected, states compared, leaks found
-	$(PYTEST) --dist load -m faults
+test-faults: venv lab beside root ## faults at every point there is: points injected, states compared, leaks found (EVERY=4: at one in four)
+	WEFT_FAULTS_EVERY=$(EVERY) $(PYTEST) --dist load -m faults
 
 bench: venv lab beside ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
