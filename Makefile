@@ -21,7 +21,7 @@ NAME ?= weft
 TAG ?= latest
 ROOTFS := build/plugin
 
-.PHONY: help venv demo demo-multihost check test test-matrix test-engines test-firewalls test-ovs test-hosts test-plugin test-faults bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
+.PHONY: help venv demo demo-multihost check test test-matrix test-engines test-firewalls test-ovs test-hosts test-swarm test-plugin test-faults bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -60,10 +60,14 @@ test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28
 test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
 	$(PYTEST) -m firewalls
 
-test-hosts: venv lab beside root ## three hosts and networks over all of them, on Open vSwitch, and in a swarm of either engine
+test-hosts: venv lab beside ## three hosts with an engine, Open vSwitch and weft each, and networks over all of them
+	$(PYTEST) -m 'hosts and not swarm'
+
+ONLY ?= test
+test-swarm: venv lab root ## a swarm of three nodes that come and go, on both engines: twenty minutes (ENGINES=20 ONLY='meet or late')
 	@bash tests/lab/install.sh plugin
 	@$(IN)/python -m tests.lab.base
-	$(PYTEST) -m hosts
+	$(IN)/python -m pytest -k '$(ONLY)' -m 'swarm $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
 
 test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgraded, removed, on both engines
 	@bash tests/lab/install.sh plugin
@@ -76,7 +80,7 @@ test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 EVERY ?= 1
 # tests of one file are apart here: each has a host of its own
 test-faults: venv lab beside root ## faults at every point there is: points injected, states compared, leaks found (EVERY=4: at one in four)
-	WEFT_FAULTS_EVERY=$(EVERY) $(PYTEST) --dist load -m faults
+	FAULTS_EVERY=$(EVERY) $(PYTEST) --dist load -m faults
 
 bench: venv lab beside ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import TellFaults
 from tests.crash.life import Choose, Point, life, walk
 
-EVERY = int(os.environ.get("WEFT_FAULTS_EVERY", "1"))
+EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
 
 pytestmark = [
     pytest.mark.kernel,

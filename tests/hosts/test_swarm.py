@@ -12,7 +12,7 @@ from tests.lab.swarm import SETTLE, Swarm, SwarmHost, names
 from tests.lab.talk import PORT, WHO, Container
 from tests.lab.wait import await_
 
-pytestmark = [pytest.mark.engine, pytest.mark.hosts]
+pytestmark = [pytest.mark.engine, pytest.mark.hosts, pytest.mark.swarm]
 
 PUBLISHED = 8088
 
