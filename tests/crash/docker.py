@@ -70,6 +70,10 @@ class Docker(Libnetwork):
     def tell(self, method: str, body: dict[str, Any]) -> None:
         """Make a call whose failure is ignored; an endpoint whose deletion was asked for is forgotten."""
         super().tell(method, body)
+        self.take_note(method, body)
+
+    def take_note(self, method: str, body: dict[str, Any]) -> None:
+        """Know what is the case once a call was made, or ought to have been."""
         if method == "NetworkDriver.RevokeExternalConnectivity":
             self.programmed.discard(body["EndpointID"])
             self.unanswered.discard(body["EndpointID"])
