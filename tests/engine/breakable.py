@@ -44,8 +44,8 @@ def hold(kind, name):
 
 make = server.create_app
 
-def create_app(*args):
-    app = make(*args)
+def create_app(*args, **kwargs):
+    app = make(*args, **kwargs)
     app.before_request(lambda: wait(request.path.strip("/").replace("/", "-")))
     return app
 
