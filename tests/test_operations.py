@@ -90,7 +90,7 @@ class Client:
         price = Counter({what: times * self.made for what, times in ANNOUNCED.items()})
 
         def paid() -> bool:
-            return Counter(what for thread, what in self.host.journal() if thread == ANNOUNCER) == price
+            return Counter(what for thread, what in self.host.work() if thread == ANNOUNCER) == price
 
         await_(paid, 20, f"the announcer to do {price}")
 
@@ -99,9 +99,9 @@ class Client:
         done: Operations = {}
         before = 0
         for method, body in self.calls():
-            before = len(self.host.journal())
+            before = len(self.host.work())
             self.host.ask(method, body)
-            lines = self.host.journal()[before:]
+            lines = self.host.work()[before:]
             done[method] = sorted(what for thread, what in lines if thread not in {"reconciler", ANNOUNCER})
         await_(lambda: "store commit" in self.deferred(before), 20, "the link to be deleted")
         done["later"] = self.deferred(before)
@@ -109,7 +109,7 @@ class Client:
 
     def deferred(self, since: int) -> list[str]:
         """Return what the reconciler has changed."""
-        lines = [what for thread, what in self.host.journal()[since:] if thread == "reconciler"]
+        lines = [what for thread, what in self.host.work()[since:] if thread == "reconciler"]
         return [what for what in lines if what.partition(" ")[2].startswith(("change", "commit"))]
 
 
@@ -134,11 +134,11 @@ def test_a_container_costs_the_same_among_many(
     few = client.counted()
     client.populate(many)
     host.await_healthy()
-    before = len(host.journal())
+    before = len(host.work())
     among_many = client.counted()
     assert among_many == few
     # whoever did it: nothing that was looked at meanwhile was as long as the list of endpoints
-    looks = [what.split() for _, what in host.journal()[before:] if what.startswith(("netlink dump", "store read"))]
+    looks = [what.split() for _, what in host.work()[before:] if what.startswith(("netlink dump", "store read"))]
     assert max(int(seen) for *_, seen in looks) <= FEW
     assert few["CreateEndpoint"].count("netlink change 16") == 2
     assert few["CreateEndpoint"].count("store commit") == 2
@@ -158,11 +158,11 @@ def test_the_counters_of_status_are_what_the_journal_has(host: CrashHost) -> Non
         return counters() - before
 
     await_(lambda: cost_of_status() == cost_of_status(), 20, "a weft that does nothing by itself")
-    own, before, since = cost_of_status(), counters(), len(host.journal())
+    own, before, since = cost_of_status(), counters(), len(host.work())
     for (method, body), _ in zip(client.calls(), range(3), strict=False):
         host.ask(method, body)
     client.await_announced()
-    lines = [what for _, what in host.journal()[since:]]
+    lines = [what for _, what in host.work()[since:]]
     counted = counters() - before - own
     told = Counter(what.partition(" ")[0] for what in lines if not what.startswith("store read"))
     assert counted == told

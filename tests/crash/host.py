@@ -170,6 +170,10 @@ class CrashHost:
         text = self._text()
         return [(thread, what) for thread, _, what in (line.partition("\t") for line in text.splitlines())]
 
+    def work(self) -> list[tuple[str, str]]:
+        """Return those of work that was done: a reply is an effect, and no operation."""
+        return [line for line in self.journal() if not line[1].startswith("reply ")]
+
     def looks(self) -> int:
         """Return how often Docker's list has been compared so far."""
         return self._text().count("\tdocker look\n")

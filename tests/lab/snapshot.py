@@ -25,6 +25,8 @@ XTABLES = re.compile(r"^table ip6? (filter|nat|mangle|raw|security) \{\n(?:[ \t]
 """What iptables-nft made; it is in iptables-save's words already."""
 EMPTY = re.compile(r"^\*\w+\n(?::\w+ ACCEPT.*\n)*COMMIT\n", re.MULTILINE)
 """A table that says nothing: iptables makes one when it is first asked about it, and no engine ever removes it."""
+DOCKERS_JUMP = "-A FORWARD -j DOCKER-USER"
+"""dockerd's own, which it takes out and puts in again with each network: on a busy machine 20.10 leaves it twice."""
 STATE = re.compile(r" (linkdown|dead|onlink|expires \S+|pref \S+|proto kernel)\b")
 
 Lines = tuple[str, ...]
@@ -89,7 +91,8 @@ def _addresses(table: Iterable[dict[str, object]]) -> Iterable[str]:
 
 
 def _rules(text: str) -> Lines:
-    return tuple(line.rstrip() for line in VOLATILE.sub("", text).splitlines() if line.strip())
+    lines = [line.rstrip() for line in VOLATILE.sub("", text).splitlines() if line.strip()]
+    return tuple(line for at, line in enumerate(lines) if line != DOCKERS_JUMP or DOCKERS_JUMP not in lines[:at])
 
 
 def _rows(node: Node) -> Iterable[str]:
