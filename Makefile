@@ -12,6 +12,8 @@ PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
 # a file's tests stay together, for they share a host; two files at a time keep two cores busy
 JOBS ?= 2
+# of a long suite, those tests whose names have this in it, as pytest -k has it
+ONLY ?= test
 PYTEST := $(IN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # the managed plugin
@@ -63,7 +65,6 @@ test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw an
 test-hosts: venv lab beside ## three hosts with an engine, Open vSwitch and weft each, and networks over all of them
 	$(PYTEST) -m 'hosts and not swarm'
 
-ONLY ?= test
 test-swarm: venv lab root ## a swarm of three nodes that come and go, on both engines: twenty minutes (ENGINES=20 ONLY='meet or late')
 	@bash tests/lab/install.sh plugin
 	@$(IN)/python -m tests.lab.base
@@ -80,7 +81,7 @@ test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 EVERY ?= 1
 # tests of one file are apart here: each has a host of its own
 test-faults: venv lab beside root ## faults at every point there is: points injected, states compared, leaks found (EVERY=4: at one in four)
-	FAULTS_EVERY=$(EVERY) $(PYTEST) --dist load -m faults
+	FAULTS_EVERY=$(EVERY) $(PYTEST) --dist load -m faults -k '$(ONLY)'
 
 bench: venv lab beside ## figures, beside Docker's own drivers: docs/performance.md
 	$(IN)/python -m bench.attach --write
