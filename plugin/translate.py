@@ -98,8 +98,9 @@ def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
 
 
 def allocation(call: wire.AllocateNetwork) -> wire.Allocated:
-    """Return what every node of a swarm is to be told of a network beside what the operator said: its tunnel.
+    """Return what every node of a swarm is told of a network: all that the operator said, and its tunnel.
 
+    Swarm keeps the reply in the place of the operator's options: what is not in it no node hears of (20.10.24, 28.5.2).
     VXLAN where nothing is said; none where ``weft.tunnel=none`` is. The VNI is the operator's, or a hash of his name
     for the network or of its id, so any manager answers the same, also with this reply among the options. Raises
     :class:`InvalidRequest` for options that :func:`network_request` would not take.
@@ -107,11 +108,12 @@ def allocation(call: wire.AllocateNetwork) -> wire.Allocated:
     settings = options.network_settings(call.options)
     if settings.tunnel is None and options.TUNNEL in call.options:
         _check_tunnel(settings)
-        return wire.Allocated()
+        return wire.Allocated(options=call.options)
     vni = settings.vni if settings.vni is not None else vni_of(settings.name or call.network)
     settings = replace(settings, tunnel=settings.tunnel or "vxlan", vni=vni)
     _check_tunnel(settings)
-    return wire.Allocated(options={options.TUNNEL: str(settings.tunnel), options.VNI: str(settings.vni)})
+    chosen = {options.TUNNEL: str(settings.tunnel), options.VNI: str(settings.vni)}
+    return wire.Allocated(options={**call.options, **chosen})
 
 
 def _check_modes(settings: NetworkSettings, *, internal: bool) -> None:

@@ -317,7 +317,7 @@ class GatewayNeed(Reply):
 
 
 class Allocated(Reply):
-    """Options that Swarm adds to every later CreateNetwork."""
+    """All the options of every later CreateNetwork: Swarm keeps them in the place of the operator's."""
 
     options: Mapping[str, str] = Field(default={}, alias="Options")
 

@@ -40,20 +40,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         remove_disk(name)
 
 
-@pytest.fixture(scope="module", params=["20", pytest.param("28", marks=pytest.mark.engine28)])
-def shared(request: pytest.FixtureRequest, made: Made) -> Iterator[Swarm]:
-    """Yield the swarm that the tests of a module share, one for each engine."""
+@contextlib.contextmanager
+def swarm_of(made: Made, root: Path | None, *, ovs: bool = False) -> Iterator[Swarm]:
+    """Yield a swarm of three hosts with the engine in ``root``; ``ovs``: with an Open vSwitch on each."""
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
         hosts = []
         for number in range(1, HOSTS + 1):
-            host = SwarmHost(lan, number, made.storage, made.command, engine_root(request.param))
+            host = SwarmHost(lan, number, made.storage, made.command, root, ovs=ovs)
             stack.callback(host.node.down)
             host.power_on()
             host.install("swarm", "WEFT_SCOPE=global")
             hosts.append(host)
         swarm = Swarm(lan, tuple(hosts))
         swarm.manager.found()
+        yield swarm
+
+
+@pytest.fixture(scope="module", params=["20", pytest.param("28", marks=pytest.mark.engine28)])
+def shared(request: pytest.FixtureRequest, made: Made) -> Iterator[Swarm]:
+    """Yield the swarm that the tests of a module share, one for each engine."""
+    with swarm_of(made, engine_root(request.param)) as swarm:
         yield swarm
 
 

@@ -18,7 +18,7 @@ PUBLISHED = 8088
 
 
 def test_replicas_meet_by_name_over_vxlan(swarm: Swarm) -> None:
-    network = swarm.network("shop")
+    network = swarm.network("shop", "-o", "com.docker.network.driver.mtu=1300")
     assert not any(host.networks() for host in swarm.hosts)  # made where the first task comes
     with swarm.lan.tap() as tap:
         swarm.service("web", "shop", "--replicas", "6")
@@ -28,6 +28,7 @@ def test_replicas_meet_by_name_over_vxlan(swarm: Swarm) -> None:
     assert seen == {(host.address, swarm.vni(network)) for host in swarm.hosts}
     for address, container in found.items():
         assert {str(container.seen_by(other)) for other in found} == {address}  # as itself: no NAT
+        assert container.links()["eth0"].mtu == 1300  # the nodes are told of the manager's options
     swarm.clear()
     assert not any(host.networks() for host in swarm.hosts)
 

@@ -14,6 +14,7 @@ from tests.lab import image
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan, address4
 from tests.lab.node import Node
+from tests.lab.ovs import Ovs
 from tests.lab.plugin import DRIVER, NAME, PluginHost
 from tests.lab.talk import SERVE, Container
 from tests.lab.wait import await_
@@ -25,10 +26,13 @@ SETTLE = 120
 class SwarmHost(PluginHost):
     """One host of a swarm; `number` is its place on the LAN."""
 
-    def __init__(self, lan: Lan, number: int, storage: Path, command: Path, root: Path | None = None) -> None:
+    def __init__(
+        self, lan: Lan, number: int, storage: Path, command: Path, root: Path | None = None, *, ovs: bool = False
+    ) -> None:
         node = Node(f"swarm{number}", root)
         super().__init__(node, Engine(node), storage, command)
         self.number = number
+        self.ovs = Ovs(node) if ovs else None
         self._lan = lan
 
     @property
@@ -37,9 +41,12 @@ class SwarmHost(PluginHost):
         return str(address4(self.number))
 
     def power_on(self) -> None:
-        """Give it power, its wire, its registry and its dockerd."""
+        """Give it power, its wire, its registry, its Open vSwitch if it has one, and its dockerd."""
         self.boot()
         self._lan.plug(self.node, self.number)
+        if self.ovs is not None:
+            self.ovs.start()
+            self.ovs.take_nic("lan0")
         self.engine.start()
         self.engine.load_image()
 

@@ -206,7 +206,7 @@ def test_options_are_judged_wherever_they_come() -> None:
     assert driver.asked == []
     assert post(driver, "/NetworkDriver.GwAllocCheck", {"Options": {}}) == {"SkipIPv4": False, "SkipIPv6": False}
     given = {"Options": {"weft.tunnel": "none"}}
-    assert post(driver, "/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK} | given) == {"Options": {}}
+    assert post(driver, "/NetworkDriver.AllocateNetwork", {"NetworkID": NETWORK} | given) == given
 
 
 @pytest.mark.parametrize(

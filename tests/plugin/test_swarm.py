@@ -54,7 +54,8 @@ def test_a_manager_is_given_a_tunnel_and_a_vni_for_each_network(node: Node, engi
     seen = set()
     for row in recorded(engine, "AllocateNetwork", "d01-managed-global"):
         options = node.call("NetworkDriver.AllocateNetwork", row.request)["Options"]
-        assert options == {"weft.tunnel": "vxlan", "weft.vni": str(vni_of(row.request["NetworkID"]))}
+        chosen = {"weft.tunnel": "vxlan", "weft.vni": str(vni_of(row.request["NetworkID"]))}
+        assert options == row.request["Options"] | chosen  # what is not in the answer no node hears of
         seen.add(int(options["weft.vni"]))
     assert len(seen) == 2
     assert all(vni >= 1 << 20 and vni in VNIS for vni in seen)
@@ -72,7 +73,7 @@ def test_asked_again_with_its_own_answer_it_answers_the_same(node: Node, engine:
     ident, operators = first.request["NetworkID"], {"com.docker.network.driver.mtu": "1400"}
     answer = node.allocated(operators, ident)
     for _ in range(2):
-        assert node.allocated(operators | answer, ident) == answer
+        assert node.allocated(answer, ident) == answer
 
 
 @pytest.mark.parametrize(
@@ -81,18 +82,26 @@ def test_asked_again_with_its_own_answer_it_answers_the_same(node: Node, engine:
         ({"weft.tunnel": "gre"}, {"weft.tunnel": "gre", "weft.vni": str(vni_of(ID))}),
         ({"weft.tunnel": "geneve", "weft.vni": "77"}, {"weft.tunnel": "geneve", "weft.vni": "77"}),
         ({"weft.vni": "77"}, {"weft.tunnel": "vxlan", "weft.vni": "77"}),
-        ({"weft.name": "shop"}, {"weft.tunnel": "vxlan", "weft.vni": str(vni_of("shop"))}),
-        ({"weft.tunnel": "none"}, {}),
+        ({"weft.name": "a"}, {"weft.name": "a", "weft.tunnel": "vxlan", "weft.vni": str(vni_of("a"))}),
+        ({"weft.tunnel": "none"}, {"weft.tunnel": "none"}),
     ],
 )
 def test_what_the_operator_says_of_the_tunnel_holds(node: Node, given: dict[str, str], wanted: dict[str, str]) -> None:
     answer = node.allocated(given)
     assert answer == wanted
-    assert node.allocated(given | answer) == wanted
-    assert node.create(given | answer) == {}
+    assert node.allocated(answer) == wanted
+    assert node.create(answer) == {}
     row = node.world.store.network(ID)
     assert row is not None
-    assert (row.network.tunnel is None) == (not wanted)
+    assert (row.network.tunnel is None) == ("weft.vni" not in wanted)
+
+
+def test_the_nodes_hear_all_that_the_operator_said(node: Node) -> None:
+    """Swarm keeps the answer in the place of the operator's options."""
+    given = {"weft.backend": "ovs", "com.docker.network.bridge.enable_icc": "false", "com.example.theirs": "1"}
+    for tunnel in ({}, {"weft.tunnel": "none"}):
+        answer = node.allocated(given | tunnel)
+        assert answer.items() >= (given | tunnel).items()
 
 
 def test_options_that_no_node_would_take_are_refused_by_the_manager(node: Node) -> None:
@@ -106,12 +115,12 @@ def test_options_that_no_node_would_take_are_refused_by_the_manager(node: Node) 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_network_is_made_on_a_node_as_the_manager_was_answered(node: Node, engine: str) -> None:
-    """The node's own call, recorded, with weft's answer in the place of the recorder's."""
+    """The node's own call, recorded, with weft's answer in the place of the recorder's, which sent back all options."""
     asked = recorded(engine, "AllocateNetwork", "d01-managed-global")[0]
     (made,) = (row for row in recorded(engine, "CreateNetwork", "d01-managed-global") if _same(row, asked))
     answer = node.call("NetworkDriver.AllocateNetwork", asked.request)["Options"]
     request = json.loads(json.dumps(made.request))
-    request["Options"]["com.docker.network.generic"] = asked.request["Options"] | answer
+    request["Options"]["com.docker.network.generic"] = answer
     for _ in range(2):  # the second time it is there already
         assert node.call("NetworkDriver.CreateNetwork", request) == {}
     ident = request["NetworkID"]
