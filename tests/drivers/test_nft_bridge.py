@@ -13,6 +13,7 @@ from drivers.marks import Marks
 from drivers.nft import NftBackend
 from drivers.nft_text import kinds_of, parse
 from drivers.resources import BRIDGE_TABLE_KEY, HOST, Fence, Resource, Table, bridge_element_key, scope_of
+from tests.lab.wait import await_
 from tests.netns import private_netns, sh
 
 pytestmark = pytest.mark.kernel
@@ -99,12 +100,14 @@ def test_what_comes_out_of_a_tunnel_and_is_a_containers_own_is_told(backend: Nft
         sh("ip", *line.split())
     for name in ("wfb1", "wft1", "far"):
         sh("ip", "link", "set", name, "up")
+    await_(lambda: "state forwarding" in sh("bridge", "link", "show", "dev", "wft1"), 10, "the port")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind(("far", 0))
         sock.send(_arp("02:00:00:00:00:99", "10.0.0.5"))
-        assert clashes.seen() == (Clash(ENDPOINT, "10.0.0.5"),)
+        assert await_(clashes.seen, 10, "the address to be counted") == (Clash(ENDPOINT, "10.0.0.5"),)
         sock.send(_arp("02:00:00:00:00:05", "10.0.0.7"))
-        assert clashes.seen() == (Clash(ENDPOINT, "02:00:00:00:00:05"), Clash(ENDPOINT, "10.0.0.5"))
+        both = (Clash(ENDPOINT, "02:00:00:00:00:05"), Clash(ENDPOINT, "10.0.0.5"))
+        await_(lambda: clashes.seen() == both, 10, "the MAC to be counted as well")
     clashes.close()
     with private_netns():
         assert Clashes(Marks("a")).seen() == ()
