@@ -67,6 +67,7 @@ class Plans:
     """Plans from stored rows. Thread-safe.
 
     ``may_forward``  Docker was up in this boot, so forwarding may be asked for
+    ``spared``       scopes that the store does not know and a container needs: then nothing of the host goes
     """
 
     def __init__(self, store: Store, host: HostSide) -> None:
@@ -78,6 +79,7 @@ class Plans:
         self._mutex = threading.Lock()
         self._host_keys = _keys(_host_plan(_ALL_HOST, _ALL_USE))
         self.may_forward = False
+        self.spared: frozenset[Scope] = frozenset()
 
     def refresh(self) -> bool:
         """Read what the host is; tell whether that has changed."""
@@ -114,7 +116,7 @@ class Plans:
         wanted = _host_plan(facts, replace(self._store.use(), docker_links=self._bridges.dockers))
         with self._mutex:
             self._host_keys |= _keys(wanted)
-            return Plan(wanted, self._host_keys)
+            return Plan(wanted, _keys(wanted) if self.spared else self._host_keys)
 
     def _of_row(self, row: NetworkRow | EndpointRow) -> tuple[Resource, ...]:
         match row:

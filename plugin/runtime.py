@@ -9,40 +9,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
 
-from drivers.clashes import Clash
 from drivers.contract import Step
 from drivers.converge import Converger, Incomplete, Outcome
 from drivers.errors import Refusing, WeftError
-from drivers.naming import link_name
 from drivers.resources import HOST, Key, Scope, Setting, Zone
 from plugin.deadline import Deadline
-from plugin.plans import OVS_BACKENDS, HostSide, Plan, Plans
+from plugin.looks import Finding, LiveHost, Looks
+from plugin.plans import OVS_BACKENDS, Plan, Plans
 from plugin.reconciler import Reconciler
 from plugin.store import EndpointRow, NetworkRow, Store
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A scope that is not as wanted: what would be done about it, and what cannot be."""
-
-    scope: Scope
-    steps: tuple[Step, ...]
-    problems: tuple[str, ...]
-
-
-class LiveHost(HostSide, Protocol):
-    """What is asked of the host beside what plans need."""
-
-    def is_plugged(self, link: str) -> bool:
-        """Tell whether the other end of a veth pair is in another network namespace: a container has it."""
-        ...
 
 
 class Runtime:
@@ -55,9 +36,8 @@ class Runtime:
         self._mutex = threading.Lock()
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._plans = Plans(store, host)
-        self._told: frozenset[Clash] = frozenset()
-        self._spared: frozenset[Scope] = frozenset()
         self._owed: dict[Scope, Callable[[], None]] = {}
+        self._looks = Looks(store, host, self._plans, bring=self._converge, refresh=self._refresh)
         self._reconciler = Reconciler(self._heal, interval)
         self._watches = ExitStack()
         self._watches_ovs = False
@@ -215,16 +195,9 @@ class Runtime:
         """Return what is about to be brought about, with what the host's switches were before kept in the store."""
         if scope == HOST:
             self._refresh()
-        plan = self._plan_of(scope).but(but)
+        plan = self._plans.of(scope).but(but)
         if scope == HOST:
             self._keep_found_settings(plan)
-        return plan
-
-    def _plan_of(self, scope: Scope) -> Plan:
-        """Return the plan of a scope; while there is somebody spared, nothing of the host's goes: they need it."""
-        plan = self._plans.of(scope)
-        if scope == HOST and self._spared:
-            return replace(plan, keys=frozenset(resource.key for resource in plan.wanted))
         return plan
 
     def converge_host(self, deadline: Deadline, *, ovs: bool) -> Outcome:
@@ -246,114 +219,26 @@ class Runtime:
 
     def reconcile(self, deadline: Deadline) -> list[Finding]:
         """Bring every scope that differs to what is wanted; return what was found and done."""
-        return [self._mend(finding, deadline) for finding in self.findings()]
+        return self._looks.reconcile(deadline)
 
     def findings(self) -> list[Finding]:
         """Return what differs from what is wanted, changing nothing, in the order in which it would be mended."""
-        found = []
-        for scope, also in self._suspects():
-            if scope == HOST:
-                self._refresh()
-            absence = self._absence(scope)
-            if absence and scope != HOST:
-                found.append(Finding(scope, (), (absence,)))
-                continue
-            if scope in self._spared:
-                found.append(Finding(scope, (), (_UNKNOWN_BUT_IN_USE,)))
-                continue
-            problems = self._told_of(absence)
-            plan = self._plan_of(scope).but(OVS_BACKENDS if absence else frozenset())
-            try:
-                difference = Converger(self._host.backends).difference(scope, plan.wanted, plan.keys | also)
-            except WeftError as blind:  # a part of the host does not answer
-                found.append(Finding(scope, (), (str(blind),)))
-                continue
-            problems += tuple(f"{foreign.key} is taken by {foreign.what}" for foreign in difference.conflicts)
-            problems += tuple(f"{missing.key} does not exist" for missing in difference.missing)
-            if difference or plan.ending or problems:
-                found.append(Finding(scope, difference.steps, problems))
-        return found
-
-    def _suspects(self) -> list[tuple[Scope, frozenset[Key]]]:
-        """Return the scopes for which one dump of the host does not show what is stored, with the keys it showed.
-
-        A scope that has something where nobody answers is looked at by itself, and says so.
-        """
-        surveyed = Converger(self._host.backends).survey(partial=True)
-        suspects: list[tuple[int, Scope, frozenset[Key]]] = []
-        stored = self._store.scopes()
-        for scope in stored:
-            plan = self._plans.of(scope)
-            seen = surveyed.get(scope, {})
-            wanted = {resource.key: resource for resource in plan.wanted if not resource.adopted}
-            if plan.ending or wanted != seen:
-                turn = (0 if scope.endpoint else 1) if plan.ending else (4 if scope.endpoint else 3)
-                suspects.append((turn, scope, frozenset(seen)))
-        known = {*stored, HOST}
-        orphans = {scope: frozenset(seen) for scope, seen in surveyed.items() if scope not in known}
-        self._spared = self._in_use(orphans)
-        suspects += [(0 if scope.endpoint else 1, scope, seen) for scope, seen in orphans.items()]
-        suspects.append((2, HOST, frozenset() if self._spared else frozenset(surveyed.get(HOST, ()))))
-        return [(scope, keys) for _, scope, keys in sorted(suspects, key=lambda suspect: suspect[:2])]
-
-    def _in_use(self, orphans: Collection[Scope]) -> frozenset[Scope]:
-        """Return which scopes, of which the store knows nothing, a running container needs: they are left alone.
-
-        weft forgets nothing that is still on the host, so the store is not the one that made them any longer: an older
-        copy was put back, or some of it is lost. Whoever did that did not mean to cut off what runs.
-        """
-        plugged = {one for one in orphans if one.endpoint and self._host.is_plugged(link_name("h", one.endpoint))}
-        return frozenset(orphans) & (plugged | {Scope(one.network) for one in plugged})
-
-    def _mend(self, finding: Finding, deadline: Deadline) -> Finding:
-        scope, absence = finding.scope, self._absence(finding.scope)
-        if absence and scope != HOST:
-            return Finding(scope, (), (absence,))
-        problems = self._told_of(absence)
-        try:
-            also = frozenset(step.key for step in finding.steps)
-            outcome = self._converge(scope, deadline, also, but=OVS_BACKENDS if absence else frozenset())
-        except Incomplete as rest:
-            return Finding(scope, rest.taken, (*problems, *map(str, rest.exceptions)))
-        except WeftError as failure:
-            return Finding(scope, (), (*problems, str(failure)))
-        return Finding(scope, outcome.taken, (*problems, *map(str, outcome.lacking)))
-
-    def _absence(self, scope: Scope) -> str:
-        """Return why Open vSwitch cannot be spoken to, if a scope has something on it; "" if it can, or has not.
-
-        A look does not wait for it: what is on it is mended when it is back, and the rest of the host before that.
-        """
-        on_it = any(key.backend in OVS_BACKENDS for key in self._plans.of(scope).keys)
-        return self._host.ovs_absence() if on_it else ""
-
-    def _told_of(self, absence: str) -> tuple[str, ...]:
-        return (absence,) if absence and self._store.use().ovs else ()
+        return self._looks.findings()
 
     def _heal(self, scope: Scope | None) -> None:
         """Look at a scope, or at everything, and say what had to be mended."""
         if scope is None:
             self._store.try_again()
             self._pay(Deadline(None))
-            findings = self.reconcile(Deadline(None))
-            self._tell_clashes()
+            findings = self._looks.reconcile(Deadline(None))
+            self._looks.tell_clashes()
         else:
-            findings = [self._mend(Finding(scope, (), ()), Deadline(None))]
+            findings = [self._looks.mend(Finding(scope, (), ()), Deadline(None))]
         for finding in findings:
             for step in finding.steps:
                 log.info("host changed", extra={"scope": str(finding.scope), "step": str(step)})
             for problem in finding.problems:
                 log.error("not as wanted", extra={"scope": str(finding.scope), "problem": problem})
-
-    def _tell_clashes(self) -> None:
-        """Say once of each container that somebody on another host has its MAC or address, too."""
-        seen = frozenset(self._host.clashes() if self._store.use().tunnels else ())
-        for clash in sorted(seen - self._told):
-            log.warning(
-                "a container has what another one has on another host",
-                extra={"scope": str(clash.scope), "what": clash.what, "fix": "stop one, or give it another --ip"},
-            )
-        self._told = seen
 
     # -- what the host is -------------------------------------------------------------------------------------------
 
@@ -395,12 +280,6 @@ class Runtime:
                     self._locks.pop(row.scope.network, None)
             case EndpointRow():
                 self._store.remove_endpoint(row.id)
-
-
-_UNKNOWN_BUT_IN_USE: Final = (
-    "the store does not know it, but it is this store's, and a running container has it: left as it is. Put back a "
-    "newer copy of the store (`weft store restore FILE`), or stop the container"
-)
 
 
 def _tell_of_reloads(outcome: Outcome) -> None:

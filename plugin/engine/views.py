@@ -21,9 +21,10 @@ from plugin.docker import DockerNetwork, Unreachable
 from plugin.engine.orphans import DRIVER, DockersList
 from plugin.engine.peers import Peers
 from plugin.engine.ports import Ports
+from plugin.looks import Finding
 from plugin.option_text import peer as peer_of
 from plugin.ports import parse, shown
-from plugin.runtime import Finding, Runtime
+from plugin.runtime import Runtime
 from plugin.store import EndpointRow, LeaseRow, NetworkRow, PoolRow, Store
 from plugin.store.peers import PeerRow
 from plugin.store.ports import PortRow
