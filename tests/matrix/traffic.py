@@ -25,10 +25,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
 
-from tests.netns import entered
+from tests.netns import entered, sysctl
 
 PORT: Final = 7007
 PROTOCOLS: Final = ("tcp", "udp", "icmp")
+UNLIMITED: Final = ("ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit")
 
 OPEN: Final = "open"
 REFUSED: Final = "refused"
@@ -79,9 +80,15 @@ class Traffic:
         self.selector.close()
 
     def spot(self, netns: Path, name: str = "") -> "Spot":
-        """Return a namespace to knock from and to serve in; ``netns`` is /run/netns/NAME or /proc/PID/ns/net."""
+        """Return a namespace to knock from and to serve in; ``netns`` is /run/netns/NAME or /proc/PID/ns/net.
+
+        It says of every packet that it is refused, not of one a second: hundreds are asked for at once (icmp(7)).
+        """
         handle = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         self._stack.callback(os.close, handle)
+        with entered(handle), suppress(FileNotFoundError):  # not every namespace has IPv6
+            for limit in UNLIMITED:
+                sysctl(limit, "0")
         return Spot(self, handle, name or netns.name)
 
     def hear(self, sock: socket.socket, act: Act, *, events: int = selectors.EVENT_READ) -> None:

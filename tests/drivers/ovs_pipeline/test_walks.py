@@ -81,6 +81,13 @@ PACKETS = {
     ("eve", "all"): f"{FROM_EVE},dl_dst={ALL},{IP(14, 255)}",
     ("eve", "far"): f"{FROM_EVE},dl_dst={FAR_MAC},{IP(14, 15)}",
     ("eve, by ARP", "who has the gateway's address?"): f"{FROM_EVE},dl_dst={ALL},{EVE_ARP}",
+    ("eve, by ARP", "I have ann's address"): (
+        f"{FROM_EVE},dl_dst={ALL},arp,arp_op=1,arp_spa=10.1.0.10,arp_sha={EVE_MAC},arp_tpa=10.1.0.10"
+    ),
+    ("eve, by ND", "I have ann's address"): (
+        f"{FROM_EVE},dl_dst={ALL},icmp6,icmpv6_type=136,ipv6_src=fd01::10,nd_target=fd01::10,nd_tll={EVE_MAC}"
+    ),
+    ("eve, with ann's address", "bob"): f"{FROM_EVE},dl_dst={BOB_MAC},{IP(10, 11)}",
     ("no peer of ours", "ann"): f"{FROM_EVE.replace('192.0.2.2', '192.0.2.9')},dl_dst={ANN_MAC},{IP(14, 10)}",
     ("the host", "ann"): f"{FROM_HOST},dl_dst={ANN_MAC},{IP(1, 10)}",
     ("the host", "all"): f"{FROM_HOST},dl_dst={ALL},{IP(1, 255)}",
