@@ -10,11 +10,11 @@ PYTHON ?= python3
 IN := .venv/bin
 PIP := $(IN)/python -m pip --disable-pip-version-check --quiet
 
-# a file's tests stay together, for they share a host; two files at a time keep two cores busy
-JOBS ?= 2
+# a file's tests stay together, for they share a host; tests with an engine wait for it most of the time
+JOBS ?= 4
 # of a long suite, those tests whose names have this in it, as pytest -k has it
 ONLY ?= test
-PYTEST := $(IN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+PYTEST := $(IN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 10
 
 # the managed plugin
 DOCKER ?= docker
