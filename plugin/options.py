@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -161,6 +161,7 @@ DOCKERS_ENDPOINT_KEYS: Final = frozenset(
 
 
 _SHOWN_KEY: Final = 80  # characters of a key that are told, and remembered
+_WARNED_OF: Final = 8  # keys of a call
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -190,10 +191,14 @@ def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict
     rows = {option.key: option for option in table}
     settings: dict[str, object] = {}
     problems: list[str] = []
+    ignored: list[str] = []
     for key, value in sorted(given.items()):
         option = rows.get(key)
         if option is None:
-            problems += _unknown(key, of, rows)
+            if _is_ours_to_judge(key):
+                problems.append(_unknown(key, of, rows))
+            else:
+                ignored.append(key)
             continue
         try:
             settings[option.sets] = option.parse(value if isinstance(value, str) else _refuse(value))
@@ -201,6 +206,7 @@ def _read(table: Sequence[Option], given: Mapping[str, object], of: str) -> dict
             problems.append(f"{key}={_shown(value)} cannot be: {why}")
         except ValueError:
             problems.append(f"{key}={_shown(value)} cannot be: allowed is {option.allowed}")
+    _warn(ignored, of, rows)
     if problems:
         raise InvalidRequest("\n".join(problems))
     return settings
@@ -210,14 +216,21 @@ def _refuse(value: object) -> str:
     raise ValueError(value)
 
 
-def _unknown(key: str, of: str, rows: Mapping[str, Option]) -> Iterator[str]:
-    """Return what is wrong with a key that no row has: nothing, after a warning, if it is not ours to judge."""
-    hint = did_you_mean(key, rows)
-    if key.lower().startswith("weft.") or "." not in key:
-        known = f"weft knows {', '.join(rows)}" if rows else "this version of weft knows none"
-        yield f"unknown {of} option {_shown(key)}: {hint or known}"
-    else:
-        _warn_once(key[:_SHOWN_KEY], of, hint)
+def _is_ours_to_judge(key: str) -> bool:
+    return key.lower().startswith("weft.") or "." not in key
+
+
+def _unknown(key: str, of: str, rows: Mapping[str, Option]) -> str:
+    known = f"weft knows {', '.join(rows)}" if rows else "this version of weft knows none"
+    return f"unknown {of} option {_shown(key)}: {did_you_mean(key, rows) or known}"
+
+
+def _warn(ignored: Sequence[str], of: str, rows: Mapping[str, Option]) -> None:
+    """Say what is taken and does nothing: a few keys of a call by name, however many it has."""
+    for key in ignored[:_WARNED_OF]:
+        _warn_once(key[:_SHOWN_KEY], of, did_you_mean(key, rows))
+    if (more := len(ignored) - _WARNED_OF) > 0:
+        LOG.warning(IGNORED, extra={"option": f"{more} more", "of": of})
 
 
 def did_you_mean(key: str, known: Mapping[str, object]) -> str:

@@ -234,6 +234,13 @@ def test_the_warning_tells_what_may_have_been_meant(caplog: pytest.LogCaptureFix
     assert caplog.records[0].__dict__["hint"] == f"did you mean {BRIDGE}.enable_icc?"
 
 
+def test_a_call_with_many_of_them_is_a_few_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    options._warn_once.cache_clear()
+    network_settings({f"org.example.{at}": "" for at in range(1000)})
+    assert len(caplog.records) == options._WARNED_OF + 1
+    assert caplog.records[-1].__dict__["option"] == f"{1000 - options._WARNED_OF} more"
+
+
 def test_docker_s_own_endpoint_data_are_no_options(caplog: pytest.LogCaptureFixture) -> None:
     endpoint_settings(
         {
