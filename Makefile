@@ -23,7 +23,7 @@ NAME ?= weft
 TAG ?= latest
 ROOTFS := build/plugin
 
-.PHONY: help venv demo demo-multihost check test test-matrix test-engines test-firewalls test-ovs test-hosts test-swarm test-plugin test-faults bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
+.PHONY: help venv demo demo-multihost check test test-matrix test-engines test-firewalls test-ovs test-hosts test-swarm test-plugin test-vm test-faults bench clean lab beside root plugin plugin-push plugin-rootfs zipapp
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,14 +50,14 @@ check: venv ## lint, format, types, and who may import whom
 	$(IN)/lint-imports
 
 test: venv lab beside ## every test up to a real dockerd 20.10.24
-	$(PYTEST) -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin and not hosts and not faults'
+	$(PYTEST) -m 'not matrix and not engine28 and not firewalls and not ovs and not plugin and not hosts and not faults and not vm'
 
 test-matrix: venv lab ## who reaches whom, cell by cell, on a Linux bridge (make test-ovs has the other backend)
 	$(PYTEST) -m 'matrix and not ovs'
 
 ENGINES ?= 20 28
 test-engines: venv lab beside root ## the engine tests on Docker 20.10.24 and 28.5.2 (or on one: ENGINES=28)
-	$(PYTEST) -m '(engine or engine28) and not firewalls and not ovs and not plugin and not hosts and not faults $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
+	$(PYTEST) -m '(engine or engine28) and not firewalls and not ovs and not plugin and not hosts and not faults and not vm $(if $(filter 20,$(ENGINES)),,and engine28) $(if $(filter 28,$(ENGINES)),,and not engine28)'
 
 test-firewalls: venv lab beside root ## weft and Docker beside firewalld, ufw and whoever flushes rules, on both engines
 	$(PYTEST) -m firewalls
@@ -74,6 +74,11 @@ test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgr
 	@bash tests/lab/install.sh plugin
 	@$(IN)/python -m tests.lab.base
 	$(PYTEST) -m plugin
+
+test-vm: venv lab ## two hosts with a stock Debian kernel, in virtual machines: by hand, when a data path changes
+	@bash tests/lab/install.sh vm
+	@$(IN)/python -m tests.lab.vm_image
+	$(IN)/python -m pytest -m vm
 
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(PYTEST) -m 'ovs and not faults and not hosts'

@@ -6,6 +6,7 @@
 #   beside  what weft is tried beside and looked at with; not for a demo, which runs on other people's machines
 #   root   what makes a folder with another suite's engine
 #   plugin what makes the plugin's base image, lets a build reach Debian and PyPI, and serves as its registry
+#   vm     what makes the disk of virtual machines, and what they run in
 set -euo pipefail
 
 policy=/usr/sbin/policy-rc.d
@@ -24,6 +25,7 @@ packages() {
   beside) echo conntrack dbus firewalld openvswitch-switch ufw ;;
   root) echo debootstrap debian-archive-keyring ;;
   plugin) echo debootstrap debian-archive-keyring docker-registry slirp4netns ;;
+  vm) echo debootstrap debian-archive-keyring e2fsprogs qemu-system-x86 qemu-utils ;;
   *) echo "install.sh: no group is called $1" >&2; return 2 ;;
   esac
 }

@@ -1,6 +1,5 @@
 """What the tests of networks on several hosts rest on: the hosts, the containers, and what is seen on the wire."""
 
-import errno
 import json
 import re
 import socket
@@ -8,7 +7,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_address
 from typing import Self
 
@@ -23,7 +21,6 @@ from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Container, Libnetwork, Network
-from tests.matrix.frames import checksum
 from tests.matrix.traffic import OPEN, PROTOCOLS, Knock, Spot, Traffic
 from tests.netns import inside
 
@@ -272,36 +269,6 @@ def drain(sock: socket.socket) -> list[bytes]:
             found.append(sock.recv(64))
         except BlockingIOError:
             return found
-
-
-def largest(spot: Spot, address: str) -> int:
-    """Return the most bytes that an echo request can carry unfragmented; each size is sent, and must be answered."""
-    v6 = ":" in address
-    family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if v6 else (socket.AF_INET, socket.IPPROTO_IP)
-    with spot.make(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as sock:
-        sock.setsockopt(level, 23 if v6 else 10, 2)  # IP(V6)_MTU_DISCOVER: IP_PMTUDISC_DO
-        sizes: tuple[int, ...] = (1300, *range(1360, 1500))
-        for size in sizes:
-            body = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0x5757, size) + bytes(size)
-            if not v6:
-                body = body[:2] + checksum(body) + body[4:]
-            try:
-                sock.sendto(body, (address, 0))
-            except OSError as error:
-                if error.errno != errno.EMSGSIZE:
-                    raise
-                return size - 1
-            await_(partial(_echoed, sock, size, v6=v6), 10, f"the echo of {size} bytes")
-    raise AssertionError("everything passes")
-
-
-def _echoed(sock: socket.socket, size: int, *, v6: bool) -> bool:
-    try:
-        packet = sock.recv(65536)
-    except BlockingIOError:
-        return False
-    message = packet if v6 else packet[20:]
-    return bool(message[0] == (129 if v6 else 0) and struct.unpack_from("!HH", message, 4) == (0x5757, size))
 
 
 def is_announcement(frame: bytes, mac: str) -> bool:

@@ -29,11 +29,11 @@ from tests.matrix.overlay_street import (
     is_about,
     is_announcement,
     is_bare,
-    largest,
     mss,
     opened,
     talk_of,
 )
+from tests.matrix.sizes import largest
 from tests.matrix.traffic import OPEN, PROTOCOLS, SILENT, Knock
 from tests.netns import inside
 

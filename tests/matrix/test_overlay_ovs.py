@@ -12,7 +12,8 @@ from tests.lab.ovs import Ovs
 from tests.lab.wait import await_
 from tests.lab.weft import Weft
 from tests.libnetwork import Libnetwork
-from tests.matrix.overlay_street import Street, is_bare, largest, opened, talk_of
+from tests.matrix.overlay_street import Street, is_bare, opened, talk_of
+from tests.matrix.sizes import largest
 from tests.matrix.traffic import OPEN, SILENT
 
 pytestmark = [pytest.mark.kernel, pytest.mark.ovs]

@@ -166,6 +166,13 @@ class Spot:
                 sock.listen(64)
             self.traffic.hear(sock, _with(answer, sock))
 
+    def serve_sctp(self, port: int = PORT) -> None:
+        """Tell every SCTP client on a port its own address, where the kernel has SCTP."""
+        sock = self.make(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+        sock.bind(("::", port))
+        sock.listen(64)
+        self.traffic.hear(sock, _with(self._accept, sock))
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             sock, peer = listener.accept()
@@ -242,10 +249,11 @@ class _Client:
 
 class _Tcp(_Client):
     __slots__ = ()
+    carrier = 0
 
     def __init__(self, knock: Knock) -> None:
         super().__init__(knock)
-        self.open(socket.SOCK_STREAM)
+        self.open(socket.SOCK_STREAM, self.carrier)
         self.connect()
         if not self.seen:
             self.traffic.hear(self.sock, self._ready)
@@ -260,6 +268,13 @@ class _Tcp(_Client):
             return
         self.seen = f"{OPEN} from {told.decode()}" if told else REFUSED  # a proxy that found nobody behind it hangs up
         self.end()
+
+
+class _Sctp(_Tcp):
+    """An association, where the kernel has them; spoken to as if it were a connection."""
+
+    __slots__ = ()
+    carrier = socket.IPPROTO_SCTP
 
 
 class _Udp(_Client):
@@ -326,4 +341,9 @@ class _Ping(_Client):
             self.seen = OPEN
 
 
-CLIENTS: Final[dict[str, Callable[[Knock], _Client]]] = {"tcp": _Tcp, "udp": _Udp, "icmp": _Ping}
+CLIENTS: Final[dict[str, Callable[[Knock], _Client]]] = {
+    "tcp": _Tcp,
+    "udp": _Udp,
+    "icmp": _Ping,
+    "sctp": _Sctp,
+}
