@@ -18,8 +18,8 @@ SUITE = "bookworm"
 
 KERNEL = "linux-image-amd64"
 PACKAGES = (
-    *("ca-certificates", "dbus", "ethtool", "iproute2", "iptables", "kmod", "libnftables1", "nftables", "procps"),
-    *("docker.io", "openvswitch-switch", "python3", "systemd-sysv", "udev", KERNEL),
+    *("apparmor", "ca-certificates", "dbus", "ethtool", "iproute2", "iptables", "kmod", "libnftables1", "nftables"),
+    *("procps", "docker.io", "openvswitch-switch", "python3", "systemd-sysv", "udev", KERNEL),
 )
 SIZE = "6G"
 
