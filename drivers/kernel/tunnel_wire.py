@@ -22,7 +22,7 @@ _U32: Final = struct.Struct("=I")
 
 _VXLAN_ID, _VXLAN_GROUP, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_AGEING = 1, 2, 3, 4, 7, 8
 _VXLAN_PORT, _VXLAN_GROUP6, _VXLAN_LOCAL6, _VXLAN_COLLECT_METADATA = 15, 16, 17, 25
-_GENEVE_ID, _GENEVE_REMOTE, _GENEVE_PORT, _GENEVE_REMOTE6 = 1, 2, 5, 7
+_GENEVE_ID, _GENEVE_REMOTE, _GENEVE_PORT, _GENEVE_COLLECT_METADATA, _GENEVE_REMOTE6 = 1, 2, 5, 6, 7
 _GRE_IKEY, _GRE_LOCAL, _GRE_REMOTE = 4, 6, 7
 _NDA_DST, _NDA_LLADDR = 1, 2
 _RTA_OIF, _RTA_PREFSRC, _RTA_METRICS = 4, 7, 8
@@ -118,6 +118,7 @@ def _geneve(said: Mapping[int, bytes]) -> TunnelData:
         vni=_number(_U32, said.get(_GENEVE_ID)),
         port=_number(_BE16, said.get(_GENEVE_PORT)),
         remote=_address(said.get(_GENEVE_REMOTE) or said.get(_GENEVE_REMOTE6)),
+        serves_others=_GENEVE_COLLECT_METADATA in said,  # a flag: it is there, and empty
     )
 
 

@@ -93,6 +93,8 @@ def make(netlink: Netlink, new: Tunnel) -> None:
             raise Unsupported(f"{new.key} could not be made: {lacking(kind)}") from None
         if error.errno == errno.EBUSY or (error.errno == errno.EEXIST and not _exists(new.name)):
             _refuse(netlink, new, f"VNI {new.vni} on UDP port {new.port}" if new.port else f"key {new.vni}")
+        if error.errno == errno.EPERM and kind == "geneve" and _holders(netlink, new, what := f"UDP port {new.port}"):
+            _refuse(netlink, new, what)  # what VXLAN says when it is set up (EADDRINUSE), Geneve says at once, and so
         raise
 
 
@@ -121,7 +123,7 @@ def _exists(name: str) -> bool:
 
 def _refuse(netlink: Netlink, new: Tunnel, what: str) -> NoReturn:
     """Name the link that has what is asked for; a socket of a process is left to `ss`."""
-    holders = [link.name for link in _links(netlink) if link.name != new.name and _is_in_the_way(link, new, what)]
+    holders = _holders(netlink, new, what)
     where = f"link {', '.join(holders)}" if holders else f"a socket (`ss -lnup 'sport = :{new.port}'` tells whose)"
     raise Conflict(
         f"{new.key} could not be made: {what} is held by {where}; choose another weft.tunnel.port (WEFT_TUNNEL_PORT), "
@@ -129,11 +131,21 @@ def _refuse(netlink: Netlink, new: Tunnel, what: str) -> NoReturn:
     )
 
 
+def _holders(netlink: Netlink, new: Tunnel, what: str) -> list[str]:
+    return [link.name for link in _links(netlink) if link.name != new.name and _is_in_the_way(link, new, what)]
+
+
 def _is_in_the_way(link: Link, new: Tunnel, what: str) -> bool:
     data = tunnel_data(link)
     if data is None or data.port != new.port:
         return False
     return data.serves_others if what.startswith("UDP") else data.vni == new.vni
+
+
+def on_port(netlink: Netlink, kind: str, port: int) -> list[str]:
+    """Return the links of a kind that have a UDP port."""
+    found = ((link, tunnel_data(link)) for link in _links(netlink) if link.kind == kind)
+    return [link.name for link, data in found if data is not None and data.port == port]
 
 
 def _links(netlink: Netlink) -> list[Link]:
