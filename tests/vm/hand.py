@@ -18,6 +18,7 @@ from typing import Final
 from tests.matrix.frames import IPV6
 from tests.matrix.sizes import largest
 from tests.matrix.traffic import PORT, Knock, Spot, Traffic
+from tests.netns import sh
 
 SERIAL: Final = Path("/dev/virtio-ports/weft-hand")
 SHOUTED: Final = 7070
@@ -81,7 +82,13 @@ class Hand:
             spot.serve_sctp(PORT)
 
     def knock(self, knocks: list[tuple[str, str, str, int, str]]) -> list[str]:
-        """Make all attempts (source, address, protocol, port, wanted) at once; return those that went otherwise."""
+        """Make all attempts (source, address, protocol, port, wanted) at once; return those that went otherwise.
+
+        What was in vain before leaves an unfinished look for a neighbour, whose end would end new attempts, too.
+        """
+        for source in sorted({source for source, *_ in knocks}):
+            with self._spots[source].entered():
+                sh("ip", "neigh", "flush", "all")
         return self._traffic.surprises(
             [
                 Knock(self._spots[source], address, protocol, port, wanted)

@@ -170,22 +170,16 @@ class Street:
     def surprises(self, cells: Iterable[Cell], protocols: Iterable[str] = PROTOCOLS) -> list[str]:
         """Make all attempts of these cells by each protocol and IP version; return those that went otherwise.
 
-        Who is let in is seen by his own address. What was in vain before leaves an unfinished look for a neighbour,
-        whose end would end new attempts, too.
+        Who is let in is seen by his own address.
         """
         knocks: dict[str, list[tuple[str, str, str, int, str]]] = {}
-        askers: dict[str, set[str]] = {}
         for one, other, wanted in cells:
-            askers.setdefault(one.host.vm.name, set()).add(one.name)
             for version in (4, 6):
                 for protocol in protocols:
                     exact = wanted == OPEN and protocol != "icmp"
                     say = f"{OPEN} from {one.addresses[version]}" if exact else wanted
                     knock = (one.name, other.addresses[version], protocol, PORT, say)
                     knocks.setdefault(one.host.vm.name, []).append(knock)
-        for name, asked in askers.items():
-            for asker in sorted(asked):
-                self.hosts[name].docker("exec", asker, "ip", "neigh", "flush", "all")
         with ThreadPoolExecutor() as pool:
             told = pool.map(lambda name: self.hosts[name].do("knock", knocks=knocks[name]), knocks)
             return [line for lines in told for line in lines]

@@ -44,6 +44,8 @@ def kinds_of_links(host: StockHost) -> set[str]:
 
 def test_the_data_path_is_the_kernels(street: Street) -> None:
     """Open vSwitch's own datapath and its tunnel devices, or the kernel's links in a bridge."""
+    for kind in KINDS:
+        assert street.talks(kind)
     for host in street.hosts.values():
         kinds = kinds_of_links(host)
         if street.backend == "ovs":
