@@ -142,12 +142,6 @@ def _is_in_the_way(link: Link, new: Tunnel, what: str) -> bool:
     return data.serves_others if what.startswith("UDP") else data.vni == new.vni
 
 
-def on_port(netlink: Netlink, kind: str, port: int) -> list[str]:
-    """Return the links of a kind that have a UDP port."""
-    found = ((link, tunnel_data(link)) for link in _links(netlink) if link.kind == kind)
-    return [link.name for link, data in found if data is not None and data.port == port]
-
-
 def _links(netlink: Netlink) -> list[Link]:
     found = (wire.link(told) for told in netlink.ask(requests.dump_links()))
     return [link for link in found if link is not None and link.kind in KINDS]

@@ -64,6 +64,13 @@ def test_a_tunnel_is_read_as_it_was_asked_for(request_: bytes, wanted: TunnelDat
     assert tunnel_data(Link(index=1, name="wft1", kind=kind, data=data)) == wanted
 
 
+def test_a_geneve_device_for_every_vni_is_read_as_one() -> None:
+    """Open vSwitch's own, in the kernel: nobody else gets its UDP port."""
+    data = _attribute(5, struct.pack("!H", 6081)) + _attribute(6, b"")
+    found = tunnel_data(Link(index=1, name="genev_sys_6081", kind="geneve", data=data))
+    assert found == TunnelData(port=6081, serves_others=True)
+
+
 def test_gre_has_its_key_in_both_directions() -> None:
     for asked in (to_peer("gretap", "192.0.2.2"), to_peer("ip6gretap", "2001:db8::2")):
         _, data = _inner(asked)

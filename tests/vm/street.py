@@ -110,6 +110,13 @@ class StockHost:
         pid = self.docker("inspect", "-f", "{{.State.Pid}}", name)
         return self.vm.run("nsenter", "-t", pid, "-n", *argv).stdout
 
+    def versions(self) -> str:
+        """Return what it is made of."""
+        kernel = self.vm.run("uname", "-r").stdout.strip()
+        switch = self.vm.run("ovs-vswitchd", "--version").stdout.split("\n")[0].split()[-1]
+        engine = self.docker("version", "-f", "{{.Server.Version}}")
+        return f"Linux {kernel}, Open vSwitch {switch}, Docker Engine {engine}"
+
     def healthy(self) -> bool:
         """Tell whether the host is as weft wants it."""
         return bool(json.loads(self.weft("status", "--json", check=False).stdout)["healthy"])
