@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,12 +13,19 @@ from tests.lab.names import REPO
 from tests.vm.street import StockHost, stock_hosts
 
 PAGE: Final = REPO / "docs" / "stock-kernel.md"
-BEGIN, END = "<!-- make test-vm: begin -->", "<!-- make test-vm: end -->"
-BACKENDS: Final = {"ovs": "Open vSwitch", "bridge": "Linux bridge"}
 
 _ran_on: list[str] = []
-_seen: dict[str, dict[str, list[str]]] = {}
-_seconds: list[float] = []
+
+
+@dataclass
+class _Seen:
+    """What came of the tests of one backend."""
+
+    outcomes: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+_seen: dict[str, _Seen] = {}
 
 
 @pytest.fixture(scope="session")
@@ -32,36 +40,25 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep what came of a test: once, or as what went wrong before it or after it."""
     found = re.fullmatch(r"tests/vm/test_vm\.py::test_(\w+)\[(ovs|bridge)\b.*\]", report.nodeid)
     if found:
-        _seconds.append(report.duration)
-        if report.when == "call" or report.outcome != "passed":
-            _seen.setdefault(found[1], {}).setdefault(found[2], []).append(report.outcome)
+        seen = _seen.setdefault(found[2], _Seen())
+        seen.seconds += report.duration
+        if (report.when == "call" or report.outcome != "passed") and report.outcome != "skipped":
+            seen.outcomes.setdefault(found[1], []).append(report.outcome)
 
 
 def pytest_sessionfinish() -> None:
-    """Write the page, if asked and if there was a run."""
+    """Write what the page says of each backend that was tried, if asked."""
     if os.environ.get("VM_PAGE") and _ran_on:
-        head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{head}{BEGIN}\n\n{_told()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        for backend, seen in _seen.items():
+            begin, end = f"<!-- {backend}: begin -->", f"<!-- {backend}: end -->"
+            head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+            PAGE.write_text(f"{head}{begin}\n\n{_told(seen)}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
-def _told() -> str:
+def _told(seen: _Seen) -> str:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    lines = [
-        f"{day}, {_ran_on[0]}; {sum(_seconds) / 60:.0f} minutes.",
-        "",
-        f"| `tests/vm/test_vm.py` | {' | '.join(BACKENDS.values())} |",
-        "| --- | --- | --- |",
-    ]
-    for name, told in _seen.items():
-        cells = (_cell(told.get(backend, [])) for backend in BACKENDS)
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    lines = [f"{day}, {_ran_on[0]}; {seen.seconds / 60:.0f} minutes.", "", "| test | passed |", "| --- | --- |"]
+    for name, outcomes in seen.outcomes.items():
+        passed, of = outcomes.count("passed"), len(outcomes)
+        lines.append(f"| {name.replace('_', ' ')} | {passed if passed == of else f'**{passed} of {of}**'} |")
     return "\n".join((*lines, ""))
-
-
-def _cell(outcomes: list[str]) -> str:
-    """Return how many went well; those that are not for a backend are left out."""
-    counted = [one for one in outcomes if one != "skipped"]
-    if not counted:
-        return "-"
-    passed = counted.count("passed")
-    return f"passed ({passed})" if passed == len(counted) else f"**failed: {len(counted) - passed} of {len(counted)}**"
