@@ -160,18 +160,20 @@ class Street:
             list(pool.map(act, self.hosts.values()))
 
     def build(self, networks: Iterable[str]) -> None:
-        """Make a network by each kind of tunnel, and the containers."""
+        """Make a network by each kind of tunnel, and the containers.
+
+        One host after the other makes its part: both at once are interpreted too slowly for what a call may take.
+        """
         kinds = list(networks)
         peers = f"weft.peers={address4(1)},{address4(2)}"
-
-        def part(host: StockHost) -> list[tuple[str, Party]]:
-            made: list[tuple[str, Party]] = []
+        for host in self.hosts.values():
             for number, kind in enumerate(kinds, 1):
                 options = (f"weft.backend={self.backend}", f"weft.tunnel={kind}", f"weft.name={kind}", peers)
                 host.create(kind, number, *options)
-                names = [f"{kind}-{host.vm.name}{which}" for which in range(1, ON[host.vm.name] + 1)]
-                made += [(kind, host.start(name, kind)) for name in names]
-            return made
+
+        def part(host: StockHost) -> list[tuple[str, Party]]:
+            names = {f"{kind}-{host.vm.name}{which + 1}": kind for kind in kinds for which in range(ON[host.vm.name])}
+            return [(kind, host.start(name, kind)) for name, kind in names.items()]
 
         with ThreadPoolExecutor() as pool:
             for made in pool.map(part, self.hosts.values()):
