@@ -100,7 +100,7 @@ def gateway_need(call: wire.GwAllocCheck) -> wire.GatewayNeed:
 def allocation(call: wire.AllocateNetwork) -> wire.Allocated:
     """Return what every node of a swarm is told of a network: all that the operator said, and its tunnel.
 
-    Swarm keeps the reply in the place of the operator's options: what is not in it no node hears of (20.10.24, 28.5.2).
+    Swarm keeps the reply in the place of the operator's options: what is not in it no node hears of (seen on 20.10.24).
     VXLAN where nothing is said; none where ``weft.tunnel=none`` is. The VNI is the operator's, or a hash of his name
     for the network or of its id, so any manager answers the same, also with this reply among the options. Raises
     :class:`InvalidRequest` for options that :func:`network_request` would not take.
