@@ -33,6 +33,7 @@ class Ports:
         self._last: dict[str, int] = {}
         self._numberless: set[str] = set()
         self._listed = False
+        self._renumbered = False
 
     def forget(self) -> None:
         """Start anew: the numbers are another process' now."""
@@ -47,6 +48,14 @@ class Ports:
     def look_again(self) -> None:
         """Let the next unknown number be looked up once."""
         self._listed = False
+
+    def renumbered(self) -> bool:
+        """Tell whether an interface was found with another number than before, since this was asked last.
+
+        Open vSwitch gives a link that comes back another one. Flows at the old number are at nobody's.
+        """
+        renumbered, self._renumbered = self._renumbered, False
+        return renumbered
 
     def number(self, name: str) -> int:
         """Return the number of an interface. Raises :class:`NoPort`: a flow without it would mean something else."""
@@ -92,6 +101,7 @@ class Ports:
 
     def _note(self, number: int, name: str) -> int:
         number = _widened(number)
+        self._renumbered |= self._last.get(name, number) != number
         self._names[number] = name
         self._last[name] = number
         return number

@@ -97,6 +97,8 @@ class Switch:
                 for key in keys
                 if (place := self._place(key)) is not None and (entry := self._mirror.get(place)) is not None
             ]
+            if self._ports.renumbered():  # no key leads to the flows at the old number: only a dump shows them
+                self._changed(None)
             if any(self._cookies.known(entry.cookie) is None for _, _, entry in found):
                 self._cookies.refresh()
             return {key: self._seen(key, place, entry) for key, place, entry in found}

@@ -19,7 +19,7 @@ from tests.lab.names import BIN, REPO
 from tests.lab.net import RUN_NETNS, NetNs
 from tests.lab.ovs import Ovs
 from tests.lab.unixhttp import call
-from tests.lab.wait import await_
+from tests.lab.wait import WaitedInVainError, await_
 from tests.netns import inside
 
 Body = Mapping[str, Any]
@@ -159,7 +159,16 @@ class CrashHost:
 
     def await_healthy(self) -> None:
         """Wait until nothing differs and nothing is left to be removed; raises :class:`Died`."""
-        await_(lambda: self.read("/v1/status")["healthy"], 20, "a healthy weft")
+        told: dict[str, Any] = {}
+
+        def is_healthy() -> bool:
+            told.update(self.read("/v1/status"))
+            return bool(told["healthy"])
+
+        try:
+            await_(is_healthy, 20, "a healthy weft")
+        except WaitedInVainError as vain:
+            raise WaitedInVainError(f"{vain}; trouble: {told['trouble']!r}, differs: {told['differs']}") from None
 
     def cli(self, *args: str) -> str:
         """Run a command of weft's, which must end with 0."""

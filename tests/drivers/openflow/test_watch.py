@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from drivers.contract import Step
+from drivers.converge import Converger
 from drivers.errors import HostFailure
 from drivers.openflow import session
 from drivers.openflow.backend import OpenFlowBackend
@@ -80,6 +81,28 @@ def test_our_own_changes_and_what_packets_teach_are_no_news(backend: OpenFlowBac
         heard.await_(ENDPOINT)  # so the monitor has told all that was before
         assert not heard.scopes
         assert len(backend.observe([flow.key for flow in flows])) == 49
+
+
+def test_an_interface_with_a_new_number_makes_everything_dirty(
+    backend: OpenFlowBackend, converger: Converger, ovs: Ovs
+) -> None:
+    """Its scope has no key that leads to the flow at the old number, also when the endpoint is deleted meanwhile."""
+    entry, reach = one(0, f'in_port="{PORT}"', "resubmit(,10)"), one(30, "reg0=0x1", f'output:"{PORT}"')
+    with _watching(backend) as heard:
+        heard.await_(None)
+        applied(backend, entry, reach)
+        assert not backend.observe([entry.key]).keys() ^ {entry.key}
+        ovs.remove_port(PORT)
+        ovs.add_port(PORT, "type=internal", "ofport_request=77")
+        assert not heard.scopes
+        converger.converge(ENDPOINT, (), [entry.key, reach.key])
+        heard.await_(None)
+        (left,) = backend.survey().values()
+        assert left.scope == ENDPOINT
+        converger.converge(ENDPOINT, (), [left.key])
+        assert not ovs.flows()
+        assert backend.observe([entry.key]) == {}
+        assert not heard.scopes
 
 
 def test_a_switch_that_was_killed_comes_back_dirty(backend: OpenFlowBackend, ovs: Ovs) -> None:
