@@ -1,4 +1,4 @@
-"""ARP and neighbour discovery for endpoints that are known: answered by flows, so that nobody else need be asked.
+"""ARP and neighbour discovery for endpoints of this host: answered by flows, so that nobody else need be asked.
 
 Only what is asked of everybody is answered: a question to one MAC is whether its owner lives (RFC 4861, 7.3.1), so it
 goes there. Whoever probes for a duplicate wants to hear from anybody but us, so probes are never answered.
@@ -47,34 +47,29 @@ def otherwise(board: Board) -> Iterator[Resource]:
 
 def answers(
     board: Board,
-    asked: dict[str, Value],
+    of: dict[str, Value],
     mac: str,
     addresses: Sequence[Address],
-    *owner: str,
+    owner: str,
+    *,
     answers_nd: bool,
-    priority: int = 50,
 ) -> Iterator[Resource]:
-    """Yield an endpoint's part.
-
-    ``asked``     in which network, perhaps from where
-    ``owner``     the actions that bring a packet to the endpoint
-    ``priority``  of an answer; a question that is passed on has 10 less
-    """
+    """Yield an endpoint's part: ``of`` its network, ``owner`` is the action that brings a packet to it."""
     for address in addresses:
         if isinstance(address, IPv4Address):
-            yield _arp(board, priority, asked, mac, address)
+            yield _arp(board, of, mac, address)
         else:
-            question = match("icmp6", **asked, icmp_type=SOLICITATION, nd_target=address)
-            yield board.flow(Table.ANSWER, priority - 10, question, *owner)
+            question = match("icmp6", **of, icmp_type=SOLICITATION, nd_target=address)
+            yield board.flow(Table.ANSWER, 40, question, owner)
             if answers_nd:
-                yield from _nd(board, priority, asked, mac, address)
+                yield from _nd(board, of, mac, address)
 
 
-def _arp(board: Board, priority: int, asked: dict[str, Value], mac: str, address: IPv4Address) -> Resource:
-    question = match("arp", **asked, dl_dst=BROADCAST, arp_op=_REQUEST, arp_tpa=address)
+def _arp(board: Board, of: dict[str, Value], mac: str, address: IPv4Address) -> Resource:
+    question = match("arp", **of, dl_dst=BROADCAST, arp_op=_REQUEST, arp_tpa=address)
     return board.flow(
         Table.ANSWER,
-        priority,
+        50,
         question,
         move("dl_src", "dl_dst"),
         set_field("dl_src", mac),
@@ -87,13 +82,13 @@ def _arp(board: Board, priority: int, asked: dict[str, Value], mac: str, address
     )
 
 
-def _nd(board: Board, priority: int, asked: dict[str, Value], mac: str, address: IPv6Address) -> Iterator[Resource]:
+def _nd(board: Board, of: dict[str, Value], mac: str, address: IPv6Address) -> Iterator[Resource]:
     yield board.flow(
         Table.ANSWER,
-        priority,
+        50,
         match(
             "icmp6",
-            **asked,
+            **of,
             dl_dst=GROUP_IPV6,
             icmp_type=SOLICITATION,
             nd_target=address,
@@ -104,8 +99,8 @@ def _nd(board: Board, priority: int, asked: dict[str, Value], mac: str, address:
     )
     yield board.flow(
         Table.ANSWER_ND,
-        priority,
-        match("icmp6", **asked, icmp_type=ADVERTISEMENT, nd_target=address),
+        50,
+        match("icmp6", **of, icmp_type=ADVERTISEMENT, nd_target=address),
         move("dl_src", "dl_dst"),
         set_field("dl_src", mac),
         move("ipv6_src", "ipv6_dst"),

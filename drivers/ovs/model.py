@@ -119,16 +119,6 @@ class Attachment:
         _within("the number of a port", self.slot, range(SLOTS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
-    """An endpoint on another host that is known here: its MAC, its addresses, and the peer that has it."""
-
-    id: str
-    mac: str
-    peer: Address
-    addresses: tuple[Address, ...] = ()
-
-
 def _within(what: str, value: int, allowed: range) -> None:
     if value not in allowed:
         raise InvalidRequest(f"{what} is from {allowed.start} to {allowed.stop - 1}, not {value}")

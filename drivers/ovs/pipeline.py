@@ -1,4 +1,4 @@
-"""The planner of the pipeline: the flows of one br-int, for the host, a network, an endpoint here or elsewhere.
+"""The planner of the pipeline: the flows of one br-int, for the host, a network, an endpoint.
 
 Pure: no I/O, clock or randomness; equal arguments give equal answers. An endpoint's flows are the same whatever other
 endpoints there are, and whether or not containers may talk (``icc``): that is the network's to judge.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from drivers.ovs import answers, gateway, source, tunnel, twins
 from drivers.ovs.members import member, walk
-from drivers.ovs.model import Attachment, Gateway, Remote, Segment, Switch
+from drivers.ovs.model import Attachment, Gateway, Segment, Switch
 from drivers.ovs.source import ADVERTISEMENT, SOLICITATION
 from drivers.ovs.tables import FROM_CONTAINER, FROM_HOST, NETWORK, ORIGIN, Board, Table, behind_fences
 from drivers.resources import HOST, Resource, scope_of
@@ -82,24 +82,6 @@ def endpoint(switch: Switch, segment: Segment, at: Attachment) -> tuple[Resource
         *(twins.counted(board, segment.number, at) if segment.tunnel else ()),
     )
     return behind_fences(plan)
-
-
-def remote(switch: Switch, segment: Segment, at: Remote) -> tuple[Resource, ...]:
-    """Return the flows of an endpoint that is known to be on another host; none if that host is not a peer.
-
-    It is answered for, and reached, for containers only: the host itself cannot reach what is behind another host's
-    gateway (facts/network.md 10), and is told so by nobody answering. An endpoint on this host comes before one with
-    the same address elsewhere: the other may be gone, and the news of it still on the way.
-    """
-    if segment.tunnel is None or at.peer not in (peer.address for peer in segment.tunnel.peers):
-        return ()
-    board = Board(switch.bridge, scope_of(segment.id, at.id))
-    asked: dict[str, Value] = {NETWORK: segment.number, ORIGIN: FROM_CONTAINER}
-    reach = tunnel.to_peer(at.peer)
-    return (
-        *answers.answers(board, asked, at.mac, at.addresses, *reach, answers_nd=switch.answers_nd, priority=45),
-        board.flow(Table.DESTINATION, 45, match(**asked, dl_dst=at.mac), *reach),
-    )
 
 
 def _flood(board: Board, segment: Segment) -> Iterator[Resource]:

@@ -67,12 +67,6 @@ def way(board: Board, segment: Segment, tunnel: Tunnel) -> Iterator[Resource]:
         yield from member(board, segment.number, peer.slot, set_field(target, peer.address), out, peers=True)
 
 
-def to_peer(address: Address) -> tuple[str, ...]:
-    """Return the actions that bring a packet to a peer."""
-    target = "tun_dst" if address.version == 4 else "tun_ipv6_dst"
-    return (set_field(target, address), set_field(DIRECTED, 1), resubmit(Table.TO_TUNNEL))
-
-
 def _cookie(segment: Segment, peer: Address) -> int:
     """Return what is learnt of one peer in one network is told by: it goes when the peer does."""
     told = hashlib.blake2s(f"learnt/{segment.id}/{peer}".encode(), digest_size=8).digest()

@@ -6,7 +6,7 @@ from drivers.converge import Converger
 from drivers.openflow.backend import OpenFlowBackend
 from drivers.ovs import pipeline
 from drivers.resources import Resource, Scope
-from tests.drivers.openflow.world import HERE, SEGMENT, SWITCH, THERE
+from tests.drivers.openflow.world import HERE, SEGMENT, SWITCH
 
 pytestmark = pytest.mark.kernel
 
@@ -16,7 +16,6 @@ def _plans() -> dict[Scope, tuple[Resource, ...]]:
         pipeline.host(SWITCH),
         pipeline.network(SWITCH, SEGMENT),
         pipeline.endpoint(SWITCH, SEGMENT, HERE),
-        pipeline.remote(SWITCH, SEGMENT, THERE),
     )
     return {plan[0].scope: plan for plan in plans}
 

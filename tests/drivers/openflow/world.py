@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from drivers.marks import Marks
-from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.resources import Flow, Scope, flow, flow_key, scope_of
 from tests.drivers.openflow.ovs import BRIDGE
 
@@ -27,12 +27,6 @@ HERE = Attachment(
     mac="02:00:00:00:00:11",
     slot=0,
     addresses=(ip_address("10.1.0.11"), ip_address("fd01::11")),
-)
-THERE = Remote(
-    id="e2",
-    mac="02:00:00:00:00:12",
-    peer=ip_address("192.0.2.2"),
-    addresses=(ip_address("10.1.0.12"), ip_address("fd01::12")),
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from drivers.contract import Step
 from drivers.converge import order
 from drivers.ovs import pipeline
-from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.resources import Resource
 
 CASES = sorted((Path(__file__).parent / "data").glob("*.txt"))
@@ -35,8 +35,6 @@ def plans(case: dict[str, Any]) -> Iterator[tuple[str, Plan]]:
             yield "network", pipeline.network(switch, segment)
         if "endpoint" in case:
             yield "endpoint", pipeline.endpoint(switch, segment, Attachment(**_addressed(case.pop("endpoint"))))
-        if "remote" in case:
-            yield "remote", pipeline.remote(switch, segment, Remote(**_addressed(case.pop("remote"))))
     assert not case, f"nobody reads {case}"
 
 

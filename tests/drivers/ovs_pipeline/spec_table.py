@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from drivers.ovs import pipeline
-from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.ovs.tables import Table
 from drivers.resources import Flow, Resource
 from tests.lab.names import REPO
@@ -33,12 +33,6 @@ _HERE: Final = Attachment(
     slot=70,
     addresses=(ip_address("192.0.2.10"), ip_address("2001:db8::10")),
 )
-_THERE: Final = Remote(
-    id="FAR",
-    mac="02:00:00:00:00:bb",
-    peer=ip_address("198.51.100.9"),
-    addresses=(ip_address("192.0.2.11"), ip_address("2001:db8::11")),
-)
 _LAYER_2: Final = replace(_HERE, addresses=())
 
 _LETTERS: Final = (
@@ -47,12 +41,9 @@ _LETTERS: Final = (
     ('"wfhPORT"', "PORT"),
     ("02:00:00:00:00:01", "GW-MAC"),
     ("02:00:00:00:00:aa", "MAC"),
-    ("02:00:00:00:00:bb", "FAR-MAC"),
     ("192.0.2.10", "IP4"),
-    ("192.0.2.11", "FAR4"),
     ("192.0.2.1", "GW4"),
     ("2001:db8::10", "IP6"),
-    ("2001:db8::11", "FAR6"),
     ("2001:db8::1", "GW6"),
     ("fe80::ff:fe00:1", "GW6"),
     ("fe80::ff:fe00:aa", "IP6"),
@@ -101,7 +92,6 @@ def planned() -> set[Row]:
             "port without address",
             set(pipeline.endpoint(switch, _SEGMENT, _LAYER_2)) - set(pipeline.endpoint(switch, _SEGMENT, _HERE)),
         ),
-        ("far endpoint", pipeline.remote(switch, _SEGMENT, _THERE)),
     ]
     return {_row(whose, one) for whose, plan in plans for one in plan if isinstance(one, Flow)}
 

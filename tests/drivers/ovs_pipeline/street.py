@@ -21,7 +21,7 @@ from drivers.marks import Marks
 from drivers.model import Address
 from drivers.openflow.backend import OpenFlowBackend
 from drivers.ovs import pipeline
-from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel, TunnelKind
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel, TunnelKind
 from drivers.resources import HOST, Resource, Scope, scope_of
 from tests.drivers.openflow.ovs import Ovs
 from tests.drivers.ovs_pipeline.frames import ARP, EVERYBODY, Ear, arp, frame, mac, say
@@ -148,8 +148,8 @@ class Street:
         segment = host.segments[number]
         host.converge(scope_of(segment.id), pipeline.network(self.switch, segment))
 
-    def container(self, host: Host, network: int, last: int, *, known: bool = False) -> Container:
-        """Have a container with the addresses 10.1.0.LAST and fd01::LAST; ``known``: the other hosts are told."""
+    def container(self, host: Host, network: int, last: int) -> Container:
+        """Have a container with the addresses 10.1.0.LAST and fd01::LAST."""
         name = f"{host.number}n{network}c{last}"
         port = f"wfh{host.number:04x}{network:04x}{last:04x}"
         slot = 31 + len(host.containers)  # on two pages
@@ -175,18 +175,7 @@ class Street:
         one = Container(name, host, network, at, netns, self._spot(netns, name))
         host.containers.append(one)
         host.converge(scope_of(f"n{network}", name), pipeline.endpoint(self.switch, host.segments[network], at))
-        if known:
-            self.tell(one)
         return one
-
-    def tell(self, container: Container) -> None:
-        """Tell the other hosts of a container."""
-        at = container.at
-        for host in self.hosts:
-            if host is not container.host:
-                there = Remote(id=at.id, mac=at.mac, peer=container.host.underlay, addresses=at.addresses)
-                plan = pipeline.remote(self.switch, host.segments[container.network], there)
-                host.converge(scope_of(f"n{container.network}", at.id), plan)
 
     def plan_all(self, host: Host) -> None:
         """Bring all flows of a host to what is wanted, as after a restart of its Open vSwitch."""

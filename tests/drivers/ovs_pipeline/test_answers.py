@@ -1,4 +1,4 @@
-"""ARP and neighbour discovery: answered on the spot for endpoints that are known, and asked of nobody else."""
+"""ARP and neighbour discovery: answered on the spot for endpoints of this host, and asked of nobody else."""
 
 import os
 
@@ -31,14 +31,12 @@ pytestmark = [
 ]
 
 
-def _street(*, answers_nd: bool, known: bool = True) -> tuple[Street, Container, Container, Container]:
+def _street(*, answers_nd: bool) -> tuple[Street, Container, Container, Container]:
     """Return two hosts, with two containers on the first and one on the second."""
     street = Street(2, answers_nd=answers_nd)
     street.network(1)
     here, there = street.hosts
-    one, two, three = (
-        street.container(host, 1, last, known=known) for host, last in ((here, 11), (here, 12), (there, 21))
-    )
+    one, two, three = (street.container(host, 1, last) for host, last in ((here, 11), (here, 12), (there, 21)))
     street.warm()
     return street, one, two, three
 
@@ -72,28 +70,26 @@ def _ask(one: Container, about: Container, *others: Ear) -> list[bytes]:
     return asked
 
 
-def test_questions_about_who_is_known_are_answered_and_reach_nobody() -> None:
+def test_questions_about_who_is_here_are_answered_and_reach_nobody() -> None:
     street, one, two, three = _street(answers_nd=True)
     with street:
-        for about in (two, three):
-            others = [Ear.at(two.spot, "eth0"), Ear.at(three.spot, "eth0"), Ear.at(street.wire_spot)]
-            asked = _ask(one, about, *others)
-            assert not [ear.name for ear in others if ear.heard.keys() & set(asked)]
+        others = [Ear.at(two.spot, "eth0"), Ear.at(three.spot, "eth0"), Ear.at(street.wire_spot)]
+        asked = _ask(one, two, *others)
+        assert not [ear.name for ear in others if ear.heard.keys() & set(asked)]
 
 
 def test_where_flows_do_not_answer_only_the_one_who_is_asked_hears_it() -> None:
     street, one, two, three = _street(answers_nd=False)
     with street:
         assert not street.traffic.surprises([Knock(one.spot, three.address(4), "icmp", wanted=OPEN)])
-        for about, other in ((two, three), (three, two)):
-            theirs, others = Ear.at(about.spot, "eth0"), Ear.at(other.spot, "eth0")
-            asked = _ask(one, about, theirs, others)
-            assert not others.heard.keys() & set(asked)
-            assert theirs.heard.keys() & set(asked) == {asked[1]}
+        theirs, others = Ear.at(two.spot, "eth0"), Ear.at(three.spot, "eth0")
+        asked = _ask(one, two, theirs, others)
+        assert not others.heard.keys() & set(asked)
+        assert theirs.heard.keys() & set(asked) == {asked[1]}
 
 
-def test_questions_about_who_is_not_known_go_to_all() -> None:
-    street, one, two, three = _street(answers_nd=True, known=False)
+def test_questions_about_who_is_elsewhere_go_to_all() -> None:
+    street, one, two, three = _street(answers_nd=True)
     with street:
         ears = [Ear.at(each.spot, "eth0") for each in (two, three)]
         asked = set(_ask(one, three, *ears))
@@ -139,7 +135,7 @@ def test_a_probe_for_duplicates_is_not_answered(*, answers_nd: bool) -> None:
 
 def test_two_who_claim_one_address_find_out() -> None:
     """Duplicate address detection reaches whoever has it, on another host too."""
-    street, one, *_ = _street(answers_nd=True, known=False)
+    street, one, *_ = _street(answers_nd=True)
     with street:
         there = street.hosts[1]
         same = street.container(there, 1, 11)

@@ -11,7 +11,7 @@ import pytest
 from drivers.errors import InvalidRequest
 from drivers.naming import link_local
 from drivers.ovs import pipeline
-from drivers.ovs.model import PEERS, SLOTS, Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
+from drivers.ovs.model import PEERS, SLOTS, Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.ovs.tables import Table
 from drivers.resources import Flow, FlowFence, Rank, scope_of
 from drivers.resources.flow_text import DROP
@@ -61,11 +61,6 @@ def _segment(number: int = 1, peers: int = 2) -> Segment:
     )
 
 
-def _remote(number: int) -> Remote:
-    at = _attachment(number)
-    return Remote(id=f"r{number}", mac=at.mac, peer=ip_address("192.0.2.1"), addresses=at.addresses)
-
-
 def _street() -> list[Plan]:
     plans = [pipeline.host(SWITCH)]
     for number in (1, 2):
@@ -76,12 +71,10 @@ def _street() -> list[Plan]:
             plans.append(
                 pipeline.endpoint(SWITCH, segment, replace(at, port=f"wfh{number}x{one}", id=f"e{number}x{one}"))
             )
-            plans.append(pipeline.remote(SWITCH, segment, replace(_remote(one), id=f"r{number}x{one}")))
     return plans
 
 
 def test_plans_of_different_scopes_have_disjoint_keys() -> None:
-    """Also where an endpoint has moved, and this host has not heard that it is gone elsewhere."""
     plans = _street()
     keys = Counter(resource.key for plan in plans for resource in plan)
     assert keys.most_common(1)[0][1] == 1
@@ -106,7 +99,7 @@ def test_a_network_without_icc_differs_in_its_own_plan_only() -> None:
     segment = _segment()
     closed = replace(segment, icc=False)
     assert pipeline.network(SWITCH, segment) != pipeline.network(SWITCH, closed)
-    assert pipeline.remote(SWITCH, segment, _remote(9)) == pipeline.remote(SWITCH, closed, _remote(9))
+    assert pipeline.endpoint(SWITCH, segment, _attachment(9)) == pipeline.endpoint(SWITCH, closed, _attachment(9))
 
 
 def test_fences_come_first_and_entries_last() -> None:

@@ -11,7 +11,7 @@ from drivers.contract import Step
 from drivers.marks import Marks
 from drivers.openflow.backend import OpenFlowBackend
 from drivers.ovs import pipeline
-from drivers.ovs.model import Attachment, Gateway, Peer, Remote, Segment, Switch, Tunnel
+from drivers.ovs.model import Attachment, Gateway, Peer, Segment, Switch, Tunnel
 from drivers.ovs.tables import Table
 from tests.drivers.openflow.ovs import BRIDGE, Ovs
 from tests.drivers.ovs_pipeline.spec_table import PAGE
@@ -37,13 +37,6 @@ ANN, BOB = (
     )
     for name, mac, slot in (("ann", ANN_MAC, 10), ("bob", BOB_MAC, 11))
 )
-EVE = Remote(
-    id="eve",
-    mac=EVE_MAC,
-    peer=ip_address("192.0.2.2"),
-    addresses=(ip_address("10.1.0.14"), ip_address("fd01::14")),
-)
-
 ALL, NDP = "ff:ff:ff:ff:ff:ff", "33:33:ff:00:00:01"
 FROM_ANN, FROM_HOST = f"in_port=wfhann,dl_src={ANN_MAC}", f"in_port=wfg1,dl_src={HOST_MAC}"
 FROM_EVE = f"in_port=wft,tun_id=5,tun_src=192.0.2.2,dl_src={EVE_MAC}"
@@ -56,7 +49,6 @@ PACKETS = {
     ("ann", "bob"): f"{FROM_ANN},dl_dst={BOB_MAC},{IP(10, 11)}",
     ("ann, by ARP", "who has bob's address?"): f"{FROM_ANN},dl_dst={ALL},{ARP(11)}",
     ("ann, by ND", "who has bob's address?"): f"{FROM_ANN},dl_dst={NDP},{NS(11)}",
-    ("ann, by ARP", "who has eve's address?"): f"{FROM_ANN},dl_dst={ALL},{ARP(14)}",
     ("ann, by ARP", "who has far's address?"): f"{FROM_ANN},dl_dst={ALL},{ARP(15)}",
     ("ann, by ARP", "who has the gateway's address?"): f"{FROM_ANN},dl_dst={ALL},{ARP(1)}",
     ("ann, by ND", "who has the gateway's address?"): f"{FROM_ANN},dl_dst={NDP},{NS(1)}",
@@ -65,7 +57,6 @@ PACKETS = {
     ("ann, by ND", "has anybody my address?"): (
         f"{FROM_ANN},dl_dst={NDP},icmp6,icmpv6_type=135,ipv6_src=::,nd_target=fd01::10"
     ),
-    ("ann", "eve"): f"{FROM_ANN},dl_dst={EVE_MAC},{IP(10, 14)}",
     ("ann", "far, heard before"): f"{FROM_ANN},dl_dst=02:00:00:00:00:ff,{IP(10, 15)}",
     ("ann", "far, not heard"): f"{FROM_ANN},dl_dst={FAR_MAC},{IP(10, 15)}",
     ("ann", "all"): f"{FROM_ANN},dl_dst={ALL},{IP(10, 255)}",
@@ -115,7 +106,6 @@ def switch(request: pytest.FixtureRequest) -> Iterator[tuple[Ovs, dict[Case, str
         pipeline.host(SWITCH),
         pipeline.network(SWITCH, segment),
         *(pipeline.endpoint(SWITCH, segment, one) for one in (ANN, BOB)),
-        pipeline.remote(SWITCH, segment, EVE),
     )
     with private_netns(), Ovs() as ovs:
         ovs.add_bridge()
