@@ -31,6 +31,7 @@ class Ports:
         self._listing = listing
         self._names: dict[int, str] = {}
         self._last: dict[str, int] = {}
+        self._asked: set[int] = set()
         self._numberless: set[str] = set()
         self._listed = False
         self._renumbered = False
@@ -48,6 +49,12 @@ class Ports:
     def look_again(self) -> None:
         """Let the next unknown number be looked up once."""
         self._listed = False
+
+    def let_go(self) -> None:
+        """Forget the numbers that nobody has asked about since the last time: no flow has them any longer."""
+        self._names = {number: name for number, name in self._names.items() if number in self._asked}
+        self._last = {name: number for name, number in self._last.items() if number in self._asked}
+        self._asked.clear()
 
     def renumbered(self) -> bool:
         """Tell whether an interface was found with another number than before, since this was asked last.
@@ -81,6 +88,7 @@ class Ports:
 
         Of an interface that is gone only the last number has its name: it is what a name leads back to.
         """
+        self._asked.add(number)
         if number not in self._names and not self._listed:
             self._listed = True
             for each, called in self._listing():
@@ -102,6 +110,7 @@ class Ports:
     def _note(self, number: int, name: str) -> int:
         number = _widened(number)
         self._renumbered |= self._last.get(name, number) != number
+        self._asked.add(number)
         self._names[number] = name
         self._last[name] = number
         return number

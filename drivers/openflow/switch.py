@@ -112,7 +112,9 @@ class Switch:
             self._dump(session)
             self._ports.look_again()
             self._cookies.refresh()
-            return dict(self._ours())
+            found = dict(self._ours())
+            self._ports.let_go()
+            return found
 
     def _ours(self) -> Iterator[tuple[Key, Resource]]:
         for place, entry in self._mirror:

@@ -48,3 +48,22 @@ def test_of_an_interface_that_is_gone_only_its_last_number_leads_to_it() -> None
     numbers.clear()
     ports.ask_again()
     assert (ports.name(4), ports.name(5), ports.number_at_last("wfh1")) == (None, "wfh1", 5)
+
+
+def test_an_interface_that_is_gone_is_forgotten_once_no_flow_has_its_number() -> None:
+    numbers = {f"wfh{number}": number for number in range(1, 100)}
+
+    def listing() -> Iterator[tuple[int, str]]:
+        yield from ()
+
+    ports = Ports("br-int", numbers.get, listing)
+    assert [ports.number(name) for name in numbers] == [*range(1, 100)]
+    numbers.clear()
+    ports.ask_again()
+    ports.let_go()  # asked about since the start: perhaps their flows are only just made
+    for _ in range(3):
+        assert ports.name(4) == "wfh4"  # as a flow is read that has it
+        ports.let_go()
+    assert ports.number_at_last("wfh4") == 4
+    with pytest.raises(NoPort):
+        ports.number_at_last("wfh5")
