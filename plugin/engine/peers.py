@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from drivers.errors import InvalidRequest, NotFound
+from drivers.errors import InvalidRequest, NotFound, WeftError
 from drivers.model import Address
 from plugin.deadline import Deadline
 from plugin.engine.tunnels import Tunnels
@@ -110,11 +110,20 @@ class Peers:
 
     @contextmanager
     def _changing(self, rows: Iterable[NetworkRow], deadline: Deadline) -> Iterator[None]:
-        """Look where the networks' resources are, let the store change, then bring the networks to it."""
+        """Look where the networks' resources are, let the store change, then bring the networks to it.
+
+        Each one, whatever became of those before it. Raises ``ExceptionGroup`` of what failed.
+        """
         before = {row.scope: self._runtime.keys(row.scope) for row in rows}
         yield
+        failed: list[Exception] = []
         for scope, keys in before.items():
-            self._runtime.converge(scope, deadline, also=keys)
+            try:
+                self._runtime.converge(scope, deadline, also=keys)
+            except (WeftError, ExceptionGroup) as failure:
+                failed.append(failure)
+        if failed:
+            raise ExceptionGroup("a network could not be brought to its peers", failed)
 
 
 def _goes_on_at(row: NetworkRow, peer: Address) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,8 +16,10 @@ from drivers.facts import RouteInfo
 from drivers.naming import link_name
 from drivers.ovs.model import PEERS
 from drivers.resources import FloodEntry, Permit, scope_of
+from drivers.resources.tunnels import flood_key
 from plugin.docker import DockerNetwork
 from plugin.engine.views import Views
+from plugin.errors import sentence
 from plugin.store import Database, Store
 from plugin.store.peers import PeerRow
 from tests.plugin.samples import network_id, network_request
@@ -144,6 +147,19 @@ def test_a_peer_that_the_setting_no_longer_names_is_gone_after_the_start(world: 
     world.restart()
     world.await_as_wanted()
     assert floods(world) == set()
+
+
+def test_a_network_that_fails_keeps_no_other_from_its_peers(world: World) -> None:
+    for number in (1, 2, 3):
+        make(world, number)
+    for number in (1, 3):
+        world.host.fake.fail(flood_key(link_name("t", network_id(number)), str(A)), OSError(errno.ENOMEM, "no memory"))
+    with pytest.raises(ExceptionGroup) as failed:
+        world.peers.add(None, A, now())
+    assert [network_id(number)[:12] in sentence(failed.value) for number in (1, 2, 3)] == [True, False, True]
+    assert [floods(world, number) for number in (1, 2, 3)] == [set(), {str(A)}, set()]
+    world.runtime.reconcile(now())
+    assert [floods(world, number) for number in (1, 2, 3)] == [{str(A)}] * 3
 
 
 def test_what_is_no_peer_cannot_be_removed(world: World) -> None:
