@@ -65,7 +65,7 @@ class Host:
         self._announcer = Announcer()
         self._firewalld = FirewalldBackend(self._seen)
         self._datapath, self._chosen = ovs.datapath, ""
-        self._ovsdb = OvsdbBackend(marks, ovs.remote)
+        self._ovsdb = OvsdbBackend(marks, ovs.remote, links_on=self._kernel.tunnels_on)
         rundir = ovs.remote.rundir if ovs.remote and ovs.remote.rundir else RUNDIR
         self._openflow = OpenFlowBackend(marks, scopes, self._ovsdb.ofport, rundir=rundir)
 

@@ -82,6 +82,10 @@ class KernelBackend:
         if not tunnels.has_kind(self._netlink, kind):
             raise Unsupported(tunnels.lacking(kind))
 
+    def tunnels_on(self, port: int) -> list[str]:
+        """Return the tunnel links that have a UDP port, whoever made them."""
+        return tunnels.on_port(self._netlink, port)
+
     def route_to(self, address: Address) -> RouteInfo | None:
         """Return how packets for an address leave now, or ``None`` if there is no way there."""
         return route_to(self._netlink, self._links, address)

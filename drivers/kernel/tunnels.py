@@ -113,6 +113,11 @@ def put_right(netlink: Netlink, new: Tunnel, alias: str, bridge: int) -> None:
         raise
 
 
+def on_port(netlink: Netlink, port: int) -> list[str]:
+    """Return the tunnel links that have a UDP port, whoever made them."""
+    return [link.name for link in _links(netlink) if (data := tunnel_data(link)) is not None and data.port == port]
+
+
 def _exists(name: str) -> bool:
     try:
         socket.if_nametoindex(name)

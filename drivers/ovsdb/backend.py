@@ -14,6 +14,7 @@ from drivers.errors import HostFailure, WeftError
 from drivers.marks import Marks
 from drivers.ovsdb.client import STOPPING, Client, Silence, Unanswered, Work
 from drivers.ovsdb.listeners import Listener, Listeners
+from drivers.ovsdb.orders import UdpPortTaken
 from drivers.ovsdb.remote import RUNDIR, Remote
 from drivers.resources import Foreign, Key, Resource
 
@@ -51,12 +52,21 @@ class OvsdbBackend:
     The thread behind it starts at the first use, in the network namespace of whoever that is: when something is asked
     for, or looked for where there is an OVS. Then it connects whenever there is something to connect to. A restart of
     OVS is waited for, ``patience`` seconds at most; one that has been away for longer is not waited for again.
+    ``links_on`` returns the tunnel links of the host that have a UDP port: Open vSwitch does not say who is in its way.
     """
 
-    def __init__(self, marks: Marks, remote: Remote | None = None, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        marks: Marks,
+        remote: Remote | None = None,
+        *,
+        patience: float = PATIENCE,
+        links_on: Callable[[int], Sequence[str]] = lambda _: (),
+    ) -> None:
         self._marks = marks
         self._remote = remote or Remote(f"unix:{RUNDIR}/db.sock")
         self._patience = patience
+        self._links_on = links_on
         self._lock = threading.Lock()
         self._started: Client | None = None
         self._listeners = Listeners()
@@ -103,6 +113,8 @@ class OvsdbBackend:
                 work.done.result(self._patience + _MARGIN)
             except Unanswered as silence:
                 failures[work.step.key] = self._explained(work, silence)
+            except UdpPortTaken as taken:
+                failures[work.step.key] = self._by_name(work.step, taken)
             except NoAnswer:
                 failures[work.step.key] = HostFailure(f"{work.step.key}: weft's own OVSDB thread hangs; restart weft")
             except Exception as error:  # noqa: BLE001 - the contract wants it returned
@@ -233,6 +245,15 @@ class OvsdbBackend:
             client.changed.wait_for(lambda: client.stopping or condition(), self._patience)
         if client.stopping:
             raise HostFailure(STOPPING)
+
+    def _by_name(self, step: Step, taken: UdpPortTaken) -> HostFailure:
+        """Name the links that have the UDP port; of a process `ss` tells."""
+        port = next((value for name, value in getattr(step.new, "options", ()) if name == "dst_port"), "")
+        links = self._links_on(int(port)) if port.isdigit() else ()
+        if not links:
+            return taken
+        other = "choose another weft.tunnel.port (WEFT_TUNNEL_PORT), the same on every host"
+        return UdpPortTaken(f"{taken}; UDP port {port} is held by link {', '.join(links)}: {other}")
 
     def _no_database(self, words: str) -> HostFailure:
         return HostFailure(f"ovsdb-server does not answer at {self._remote}: {words}; {_HELP[Silence.DATABASE]}")

@@ -24,13 +24,18 @@ LOOK_AGAIN: Final[Sequence[Operation]] = ()
 """No operation but the one that ends each transaction: ovs-vswitchd tries once more what it could not make."""
 
 _ROUNDS: Final = 6  # a port that is made anew takes three; more means that somebody undoes what we do
+IN_USE: Final = "Address already in use"
 _HINTS: Final[Mapping[str, str]] = {
     "No such device": "there is no such link on this host",
     "File exists": "another port has the same type, key and addresses",
-    "Address already in use": "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`",
+    IN_USE: "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`",
     "Address family not supported": "this build of Open vSwitch lacks it",
 }
 _LOG: Final = "ovs-vswitchd's log (/var/log/openvswitch/ovs-vswitchd.log) may say why"
+
+
+class UdpPortTaken(HostFailure):
+    """Somebody outside Open vSwitch has a tunnel's UDP port: it says that there is one, and not who."""
 
 
 def orders(reader: Reader, step: Step, rounds: int, tag: str) -> Sequence[Operation] | None:
@@ -218,7 +223,8 @@ def _dead_bridge(reader: Reader, new: OvsBridge) -> HostFailure:
 
 def _dead_port(reader: Reader, new: OvsPort) -> HostFailure:
     said = _said(reader, new.name)
-    return HostFailure(f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {said} (by hand: {new})")
+    kind = UdpPortTaken if new.type in TUNNELS and IN_USE in said else HostFailure
+    return kind(f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {said} (by hand: {new})")
 
 
 def _said(reader: Reader, name: str) -> str:

@@ -174,6 +174,7 @@ def test_whoever_has_the_udp_port_is_named(backend: KernelBackend) -> None:
     """A device that takes every VNI of a port is alone on it (facts/network.md 11)."""
     sh("ip", "link", "add", "vxsys", "type", "vxlan", "external", "dstport", "4789")
     sh("ip", "link", "set", "vxsys", "up")
+    assert (backend.tunnels_on(4789), backend.tunnels_on(4790)) == (["vxsys"], [])
     applied(backend, bridge())
     failed = backend.apply([Step(None, vxlan())])[vxlan().key]
     assert isinstance(failed, Conflict)

@@ -1,15 +1,20 @@
 """What OVS cannot do, in its own words, and only for the step that asked for it."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from drivers.contract import Step
 from drivers.converge import Converger
 from drivers.errors import HostFailure
 from drivers.ovsdb import OvsdbBackend
+from drivers.ovsdb.client import Work
 from drivers.ovsdb.datapath import kernel_has_datapath
+from drivers.ovsdb.orders import UdpPortTaken
 from drivers.resources import HOST, OvsPort
-from tests.drivers.ovs.world import BRIDGE, ENDPOINT, FLOW, device, port, tunnel, veth
+from tests.drivers.ovs.world import BRIDGE, ENDPOINT, FLOW, MARKS, device, port, tunnel, veth
 from tests.drivers.steps import applied, create, delete
 
 pytestmark = pytest.mark.kernel
@@ -68,6 +73,21 @@ def test_a_value_that_nobody_takes_is_refused(backend: OvsdbBackend, wrong: OvsP
     assert words in said
     assert "\n" not in said
     assert f"by hand: {wrong}" in said
+
+
+def test_who_has_the_udp_port_of_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open vSwitch in the kernel says that somebody has it, and not who; `make test-vm` has the real one say so."""
+    wanted = tunnel(options=(("key", "flow"), ("remote_ip", "flow"), ("dst_port", "4901")))
+    work = Work(Step(None, wanted), 0)
+    work.fail(UdpPortTaken("it does not work: (Address already in use)"))
+    holders = {4901: ["foreign"]}
+    for known, words in (
+        (holders, r"in use\); UDP port 4901 is held by link foreign: choose another"),
+        ({}, r"in use\)$"),
+    ):
+        backend = OvsdbBackend(MARKS, links_on=lambda port, known=known: known.get(port, []))  # type: ignore[misc]
+        monkeypatch.setattr(backend, "_promising", lambda: SimpleNamespace(submit=lambda *_: [work]))
+        assert re.search(words, refusal(backend, wanted))
 
 
 def test_a_port_needs_its_bridge(backend: OvsdbBackend) -> None:
