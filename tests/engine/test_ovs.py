@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab.engine import Engine
 from tests.lab.image import NAME
+from tests.lab.matrix import both_engines
 from tests.lab.net import HERE, Neighbour
 from tests.lab.node import Node
 from tests.lab.ovs import Ovs
@@ -58,6 +59,7 @@ def yard(private_node: Node) -> Iterator[Yard]:
             engine.clean()
 
 
+@both_engines
 def test_containers_talk_reach_out_and_are_reached_and_nothing_is_left(yard: Yard) -> None:
     with Neighbour(yard.node) as neighbour:
         lan = serving(yard.traffic, neighbour, "lan")

@@ -53,7 +53,7 @@ def names() -> dict[str, str]:
 def answering(host: Host) -> set[str]:
     """Return the addresses of weft's endpoints at which somebody answers."""
     at = [row["ipv4"] for row in listed(host.weft, "endpoint")]
-    return set(host.node.run("python3", "-c", KNOCK, *at, timeout=120).stdout.split())
+    return set(host.weft.place.run("python3", "-c", KNOCK, *at, timeout=120).stdout.split())
 
 
 @both_engines

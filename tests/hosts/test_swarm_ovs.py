@@ -2,13 +2,15 @@
 
 import pytest
 
+from tests.engine.conftest import engine_root
 from tests.hosts.conftest import Made, swarm_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts, pytest.mark.swarm]
 
 
-def test_replicas_meet_by_name_over_gre(made: Made) -> None:
-    with swarm_of(made, None, ovs=True) as swarm:
+@pytest.mark.parametrize("version", ["20", pytest.param("28", marks=pytest.mark.engine28)])
+def test_replicas_meet_by_name_over_gre(made: Made, version: str) -> None:
+    with swarm_of(made, engine_root(version), ovs=True) as swarm:
         swarm.mend()
         network = swarm.network("shop", "-o", "weft.backend=ovs", "-o", "weft.tunnel=gre", "--subnet", "10.44.0.0/24")
         swarm.service("web", "shop", "--replicas", "6")

@@ -17,10 +17,12 @@ from drivers.kernel.offload import compute_checksums
 from tests.lab.names import DISKS
 from tests.lab.net import RUN_NETNS, NetNs
 from tests.lab.node import Node
-from tests.lab.process import Environment, Process
+from tests.lab.process import Environment, Place, Process
 from tests.lab.wait import await_
 from tests.netns import inside
 
+RUNDIR = Path("/run/openvswitch")
+DATABASE = Path("/etc/openvswitch/conf.db")
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 BOUND = 20
@@ -31,18 +33,21 @@ class Ovs:
     """ovsdb-server and ovs-vswitchd. Either may be killed and started again; the database stays.
 
     In a `Node` everything is where Debian puts it: /run/openvswitch, which goes with the power, and the database on the
-    disk in /etc/openvswitch. In a `NetNs` all of it is in one folder, thrown away at the end.
+    disk in /etc/openvswitch. One with another root has the machine's programs beside it, as it has weft, with their
+    sockets in the node. In a `NetNs` all of it is in one folder, thrown away at the end.
     """
 
-    def __init__(self, place: NetNs | Node) -> None:
-        self.place = place
+    def __init__(self, home: NetNs | Node) -> None:
+        self._home = home
+        self.netns = home.netns
+        beside = isinstance(home, Node) and home.root is not None
+        self.place: Place = home.beside if isinstance(home, Node) and beside else home
         self.database: Process | None = None
         self.vswitchd: Process | None = None
-        folder = DISKS / place.netns
-        self.rundir = Path("/run/openvswitch") if isinstance(place, Node) else folder
-        """The run directory, as programs in the place see it."""
-        self._file = Path("/etc/openvswitch/conf.db") if isinstance(place, Node) else folder / "conf.db"
-        self._logs = place.disk if isinstance(place, Node) else folder
+        self._logs = home.disk if isinstance(home, Node) else DISKS / home.netns
+        self._rundir = RUNDIR if isinstance(home, Node) else self._logs
+        """The run directory, as whoever is at home sees it."""
+        self._file = DATABASE if isinstance(home, Node) and not beside else self._logs / "conf.db"
 
     def __enter__(self) -> Self:
         try:
@@ -54,15 +59,20 @@ class Ovs:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        if not isinstance(self.place, Node):
-            shutil.rmtree(self.rundir, ignore_errors=True)
+        if not isinstance(self._home, Node):
+            shutil.rmtree(self._rundir, ignore_errors=True)
             with suppress(OSError):
                 DISKS.rmdir()
 
     @property
+    def rundir(self) -> Path:
+        """The run directory, as the programs see it."""
+        return self._rundir if self.place is self._home else self.outside
+
+    @property
     def outside(self) -> Path:
         """The run directory, as the machine sees it; another one after each `up` of a node."""
-        return self.place.path(str(self.rundir)) if isinstance(self.place, Node) else self.rundir
+        return self._home.path(str(self._rundir)) if isinstance(self._home, Node) else self._rundir
 
     @property
     def remote(self) -> str:
@@ -136,7 +146,7 @@ class Ovs:
         told = json.loads(self.place.run("ip", "-j", "address", "show", "dev", link).stdout)[0]
         own = [f"{one['local']}/{one['prefixlen']}" for one in told["addr_info"] if one["scope"] == "global"]
         mac = f"06{told['address'][2:]}"
-        with inside(RUN_NETNS / self.place.netns):
+        with inside(RUN_NETNS / self.netns):
             compute_checksums(link)
         self.place.run("ip", "address", "flush", "dev", link, "scope", "global")
         self.place.run("ip", "link", "set", link, "arp", "off")

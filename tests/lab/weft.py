@@ -14,6 +14,7 @@ from typing import Self
 from tests.lab.engine import SOCKET as DOCKER_SOCKET
 from tests.lab.names import BIN
 from tests.lab.node import Node
+from tests.lab.ovs import RUNDIR
 from tests.lab.process import Place, Process, exists, family
 from tests.lab.unixhttp import Reply, call
 from tests.lab.wait import await_
@@ -56,6 +57,7 @@ class Weft:
                 "WEFT_SOCKET": str(self.node.path(SOCKET)),
                 "WEFT_CONTROL": str(self.node.path(CONTROL)),
                 "WEFT_STATE_DIR": f"{self.node.disk}{STATE}",
+                "OVS_RUNDIR": str(self.node.path(str(RUNDIR))),
             }
             docker = self.node.path(DOCKER_SOCKET)
         return where | {"DOCKER_HOST": f"unix://{docker}"} | self.settings

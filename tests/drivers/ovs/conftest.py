@@ -20,7 +20,7 @@ def shared() -> Iterator[Ovs]:
 
 @pytest.fixture
 def ovs(shared: Ovs) -> Iterator[Ovs]:
-    with inside(RUN_NETNS / shared.place.netns):
+    with inside(RUN_NETNS / shared.netns):
         yield shared
         for bridge in shared.vsctl("list-br").split():
             shared.vsctl("del-br", bridge)

@@ -72,7 +72,7 @@ MEDDLING = {
 
 @pytest.fixture(scope="module")
 def world(shared: Ovs) -> Iterator[tuple[Ovs, OvsdbBackend]]:
-    with inside(RUN_NETNS / shared.place.netns), backend_of(shared) as backend:
+    with inside(RUN_NETNS / shared.netns), backend_of(shared) as backend:
         shared.vsctl("add-br", "br-theirs", "--", "set", "Bridge", "br-theirs", "datapath_type=netdev")
         veth("wfh1")
         veth("wfh2")
@@ -91,7 +91,7 @@ def test_whatever_happens_it_is_as_it_is_wanted(
     world: tuple[Ovs, OvsdbBackend], walk: list[str | Resource | Key]
 ) -> None:
     ovs, backend = world
-    with inside(RUN_NETNS / ovs.place.netns):
+    with inside(RUN_NETNS / ovs.netns):
         theirs = _theirs(ovs)
         wanted: dict[Key, Resource] = {}
         for step in walk:
