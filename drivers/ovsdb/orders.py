@@ -24,11 +24,11 @@ LOOK_AGAIN: Final[Sequence[Operation]] = ()
 """No operation but the one that ends each transaction: ovs-vswitchd tries once more what it could not make."""
 
 _ROUNDS: Final = 6  # a port that is made anew takes three; more means that somebody undoes what we do
-IN_USE: Final = "Address already in use"
+_TAKEN: Final = ("Address already in use", "Device or resource busy")
+"""What the kernel's datapath says of VXLAN and of Geneve when somebody else has the UDP port (Linux 6.1)."""
 _HINTS: Final[Mapping[str, str]] = {
     "No such device": "there is no such link on this host",
     "File exists": "another port has the same type, key and addresses",
-    IN_USE: "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`",
     "Address family not supported": "this build of Open vSwitch lacks it",
 }
 _LOG: Final = "ovs-vswitchd's log (/var/log/openvswitch/ovs-vswitchd.log) may say why"
@@ -222,9 +222,11 @@ def _dead_bridge(reader: Reader, new: OvsBridge) -> HostFailure:
 
 
 def _dead_port(reader: Reader, new: OvsPort) -> HostFailure:
-    said = _said(reader, new.name)
-    kind = UdpPortTaken if new.type in TUNNELS and IN_USE in said else HostFailure
-    return kind(f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {said} (by hand: {new})")
+    told = f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {_said(reader, new.name)}"
+    if new.type in TUNNELS and any(words in told for words in _TAKEN):
+        hint = "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`"
+        return UdpPortTaken(f"{told}: {hint} (by hand: {new})")
+    return HostFailure(f"{told} (by hand: {new})")
 
 
 def _said(reader: Reader, name: str) -> str:
