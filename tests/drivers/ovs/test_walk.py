@@ -23,12 +23,13 @@ pytestmark = pytest.mark.kernel
 
 COUNT = itertools.count()
 SCOPES = {HOST, scope_of("n1"), scope_of("n1", "e1"), scope_of("n1", "e2")}
+BESIDE_ITS_BRIDGE = port("wfg1", scope=HOST, needs=frozenset({BRIDGE.key}))
 WANTED: dict[Key, tuple[Resource, ...]] = {
     one.key: (one, *others)
     for one, *others in (
         (BRIDGE, replace(BRIDGE, mac="02:00:00:00:00:02"), replace(BRIDGE, mac="")),
         (tunnel(), tunnel(options=(*FLOW, ("dst_port", "4790"))), tunnel(type="geneve")),
-        (port("wfg1"), port("wfg1", mtu=1400), port("wfg1", mac="02:00:00:00:00:09"), port("wfg1", scope=HOST)),
+        (port("wfg1"), port("wfg1", mtu=1400), port("wfg1", mac="02:00:00:00:00:09"), BESIDE_ITS_BRIDGE),
         (device("wfh1"), device("wfh1", mtu=1300), device("wfh1", scope=scope_of("n1", "e2"))),
         (device("wfh2", scope=scope_of("n1", "e2")),),
     )
