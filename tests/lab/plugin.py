@@ -44,17 +44,29 @@ class Workshop:
 
     def push(self, version: str, tag: str, *, newer_rules: bool = False) -> None:
         """`make plugin-push` of this tree as another version of it; `newer_rules`: its rules differ by `NEWER_SET`."""
-        for name in (*SOURCES, *TEXTS):
-            shutil.copy(REPO / name, self._folder / name)
-        for name in TREES:
-            shutil.copytree(REPO / name, self._folder / name, ignore=_caches, dirs_exist_ok=True)
+        self._take_tree()
         self._edit("plugin/__init__.py", r"(?m)^__version__ = .*$", f'__version__ = "{version}"')
         if newer_rules:
             self._edit(
                 "drivers/ruleset.py", r'(?m)^TEXT: Final = f"""$', rf"\g<0>\n    set {NEWER_SET} {{{{ type ifname; }}}}"
             )
-        argv = ["make", "plugin-push", f"REGISTRY={registry.ADDRESS}", f"TAG={tag}", f"DOCKER={CLI}"]
-        run(argv, cwd=self._folder, timeout=900, env={**self.engine.environment, "DOCKER_BUILDKIT": "0"})
+        self._make("plugin-push", f"REGISTRY={registry.ADDRESS}", f"TAG={tag}")
+
+    def rootfs(self) -> Path:
+        """`make plugin-rootfs` of this tree: return the folder that `docker plugin create` takes."""
+        self._take_tree()
+        self._make("plugin-rootfs")
+        return self._folder / "build/plugin"
+
+    def _take_tree(self) -> None:
+        for name in (*SOURCES, *TEXTS):
+            shutil.copy(REPO / name, self._folder / name)
+        for name in TREES:
+            shutil.copytree(REPO / name, self._folder / name, ignore=_caches, dirs_exist_ok=True)
+
+    def _make(self, *words: str) -> None:
+        environment = {**self.engine.environment, "DOCKER_BUILDKIT": "0"}
+        run(["make", *words, f"DOCKER={CLI}"], cwd=self._folder, timeout=900, env=environment)
 
     def _edit(self, name: str, pattern: str, text: str) -> None:
         file = self._folder / name

@@ -32,7 +32,11 @@ class Port:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._changed = threading.Condition()
         self._answers: dict[int, dict[str, Any]] = {}
         self._asked = 0

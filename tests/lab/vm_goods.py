@@ -1,4 +1,4 @@
-"""What a virtual machine gets from the working tree: weft with all it needs, the test image, and the tests' own code.
+"""What a virtual machine gets from the working tree: weft, as a service and as the plugin, the image, the tests' code.
 
 It is a file system of its own, which is there after a reboot as well: /opt/weft, read-only, with weft where `python3 -m
 venv` and pip would have put it.
@@ -9,13 +9,19 @@ import sys
 from pathlib import Path
 
 from tests.lab import image
-from tests.lab.names import BIN, REPO
+from tests.lab.engine import Engine
+from tests.lab.names import BIN, DISKS, REPO, unique
+from tests.lab.node import Node, remove_disk
+from tests.lab.plugin import Workshop
 from tests.lab.process import run
+from tests.lab.way_out import WayOut
 
 AT = Path("/opt/weft")
 PYTHON = AT / "bin/python3"
 WEFT = AT / "bin/weft"
 IMAGE = AT / "image.tar"
+PLUGIN = AT / "plugin"
+"""What `docker plugin create` takes."""
 LAB = AT / "lab"
 """The folder that has the package `tests` in it."""
 
@@ -43,6 +49,18 @@ def make(folder: Path) -> Path:
     run([*pip, "--constraint", "constraints.txt", "--target", str(packages), "."], cwd=REPO, timeout=600)
     (tree / "image.tar").write_bytes(image.archive())
     shutil.copytree(REPO / "tests", tree / "lab/tests", ignore=shutil.ignore_patterns("__pycache__"))
-    run(["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", str(tree), str(disk), "200M"], timeout=300)
+    _build_plugin(folder / "workshop", tree / "plugin")
+    run(["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", str(tree), str(disk), "800M"], timeout=300)
     shutil.rmtree(tree)
     return disk
+
+
+def _build_plugin(folder: Path, to: Path) -> None:
+    name = unique("registry")
+    folder.mkdir()
+    try:
+        with Node("workshop") as node, Engine(node) as engine, WayOut(node):
+            Workshop(node, engine, DISKS / name, folder).rootfs().rename(to)
+    finally:
+        remove_disk(name)
+        shutil.rmtree(folder)

@@ -32,8 +32,12 @@ MODULES = (
     "vxlan",
     "nft_ct",
     "sctp",
+    "ip_vs_rr",
+    "xt_ipvs",
 )
 """What is loaded by itself, too, but by an interpreted machine not within the 20 s that a call may take."""
+PACKED = 1500
+"""Seconds for Docker to pack 150 MB, and to unpack it."""
 HAND = "weft-lab-hand"
 ON = {"a": 2, "b": 1}
 """How many containers of each network a host has."""
@@ -85,9 +89,9 @@ class StockHost:
             raise AssertionError(f"{call} on {self.vm.name}: {said['failed']}")
         return said["said"]
 
-    def docker(self, *args: str, check: bool = True) -> str:
+    def docker(self, *args: str, check: bool = True, bound: float = SOON) -> str:
         """Run `docker ARGS` as a person there would."""
-        done = self.vm.run("docker", *args, check=check, timeout=SOON)
+        done = self.vm.run("docker", *args, check=check, timeout=bound)
         return (done.stdout if check else done.stdout + done.stderr).strip()
 
     def weft(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -131,9 +135,26 @@ class StockHost:
         engine = self.docker("version", "-f", "{{.Server.Version}}")
         return f"Linux {kernel}, Open vSwitch {switch}, Docker Engine {engine}"
 
+    def complaints(self) -> str:
+        """Return what is wrong, as weft and Docker say since the last boot."""
+        said = self.vm.run("journalctl", "-b", "-p", "warning", "-u", "weft", "-u", "docker", "--no-pager", check=False)
+        return f"{self.docker('ps', '-a')}\n{self.weft('status', check=False).stdout}\n{said.stdout[-4000:]}"
+
     def healthy(self) -> bool:
         """Tell whether the host is as weft wants it."""
         return bool(json.loads(self.weft("status", "--json", check=False).stdout)["healthy"])
+
+    def serve_as_plugin(self, *settings: str) -> None:
+        """Have the managed plugin in place of the service."""
+        self.vm.run("systemctl", "disable", "--now", "weft.socket", "weft.service", timeout=SOON)
+        self.docker("plugin", "create", "weft", str(vm_goods.PLUGIN), bound=PACKED)
+        self.docker("plugin", "set", "weft", *settings)
+        self.docker("plugin", "enable", "--timeout", str(SOON), "weft")
+
+    def serve_as_service(self) -> None:
+        """Have the service again."""
+        self.docker("plugin", "rm", "-f", "weft", check=False)
+        self.vm.run("systemctl", "enable", "--now", "weft.socket", "weft.service", timeout=SOON)
 
     def clean(self) -> None:
         """Remove every container and network."""
@@ -179,6 +200,15 @@ class Street:
             for made in pool.map(part, self.hosts.values()):
                 for kind, party in made:
                     self.parties.setdefault(kind, []).append(party)
+
+    def thin_out(self) -> None:
+        """Leave one container of each network on each host."""
+        for kind, parties in self.parties.items():
+            first = {party.host: party for party in reversed(parties)}
+            for party in parties:
+                if party is not first[party.host]:
+                    party.host.docker("rm", "-f", party.name)
+            self.parties[kind] = [*first.values()]
 
     def find(self) -> None:
         """Be in all containers again: those that came back have other namespaces."""
