@@ -54,6 +54,7 @@ HEADERS: Final[Mapping[str, Header]] = {
     "arp_sha": (_BASIC, 24),
     "arp_tha": (_BASIC, 25),
     "icmp_type": (_BASIC, 29),
+    "icmp_code": (_BASIC, 30),
     "nd_target": (_BASIC, 31),
     "nd_sll": (_BASIC, 32),
     "nd_tll": (_BASIC, 33),

@@ -240,3 +240,10 @@ def test_a_flow_is_what_it_does() -> None:
     assert fence.rank == other.rank < entry.rank  # fences and what is behind them come in one bundle
     assert f"{entry}" == "ovs-ofctl -O OpenFlow14 add-flow br-int 'table=0,priority=1,actions=resubmit(,1)'"
     assert other.undo() == "ovs-ofctl -O OpenFlow14 --strict del-flows br-int 'table=1,priority=1'"
+
+
+def test_a_match_on_neighbour_discovery_asks_for_its_code() -> None:
+    """Or the kernel datapath is told to do with every target as with the first one (`make test-vm` has seen it)."""
+    told = text.match("icmp6", icmp_type=135, nd_target=IPv6Address("::1"))
+    assert told == "icmp6,icmp_type=135,icmp_code=0,nd_target=::1"
+    assert text.match("icmp6", icmp_type=135) == "icmp6,icmp_type=135"
