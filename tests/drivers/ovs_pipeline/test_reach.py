@@ -36,6 +36,7 @@ def test_every_pair_of_a_network_talks(kind: TunnelKind, underlay: int) -> None:
         for host in street.hosts:
             for number in (1, 2):
                 street.container(host, 1, 10 * host.number + number).spot.serve()
+        street.warm()
         assert not street.traffic.surprises(_pairs(street))
 
 
