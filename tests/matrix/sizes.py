@@ -10,11 +10,8 @@ from tests.matrix.frames import checksum
 from tests.matrix.traffic import Spot
 
 
-def largest(spot: Spot, address: str, bound: float = 10) -> int:
-    """Return the most bytes that an echo request can carry unfragmented: each size is sent, and must be answered.
-
-    ``bound`` is how many seconds an answer may take.
-    """
+def largest(spot: Spot, address: str) -> int:
+    """Return the most bytes that an echo request can carry unfragmented; each size is sent, and must be answered."""
     v6 = ":" in address
     family, level = (socket.AF_INET6, socket.IPPROTO_IPV6) if v6 else (socket.AF_INET, socket.IPPROTO_IP)
     with spot.make(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as sock:
@@ -30,7 +27,7 @@ def largest(spot: Spot, address: str, bound: float = 10) -> int:
                 if error.errno != errno.EMSGSIZE:
                     raise
                 return size - 1
-            await_(partial(_echoed, sock, size, v6=v6), bound, f"the echo of {size} bytes")
+            await_(partial(_echoed, sock, size, v6=v6), 10, f"the echo of {size} bytes")
     raise AssertionError("everything passes")
 
 

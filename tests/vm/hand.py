@@ -18,7 +18,7 @@ from typing import Final
 from tests.matrix.frames import IPV6
 from tests.matrix.sizes import largest
 from tests.matrix.traffic import PORT, Knock, Spot, Traffic
-from tests.netns import sh, sysctl
+from tests.netns import sh
 
 SERIAL: Final = Path("/dev/virtio-ports/weft-hand")
 SHOUTED: Final = 7070
@@ -75,14 +75,8 @@ class Hand:
                 self.say({"id": number, "failed": repr(error)})
 
     def be_in(self, name: str, netns: str, *, sctp: bool) -> None:
-        """Know a network namespace by a name, and answer there whoever asks who he is.
-
-        An interpreted host may take longer than the three seconds after which the kernel gives a neighbour up.
-        """
+        """Know a network namespace by a name, and answer there whoever asks who he is."""
         spot = self._spots[name] = self._traffic.spot(Path(netns), name)
-        with spot.entered():
-            for version in ("ipv4", "ipv6"):
-                sysctl(f"{version}/neigh/eth0/mcast_solicit", "60")
         spot.serve(PORT)
         if sctp:
             spot.serve_sctp(PORT)
@@ -104,7 +98,7 @@ class Hand:
 
     def largest(self, source: str, address: str) -> int:
         """Return the most bytes that an echo request to an address can carry."""
-        return largest(self._spots[source], address, BOUND)
+        return largest(self._spots[source], address)
 
     def hear(self, names: list[str]) -> None:
         """Listen to broadcasts."""
