@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from drivers.errors import Conflict, Unsupported
@@ -115,7 +115,7 @@ def put_right(netlink: Netlink, new: Tunnel, alias: str, bridge: int) -> None:
 
 def on_port(netlink: Netlink, port: int) -> list[str]:
     """Return the tunnel links that have a UDP port, whoever made them."""
-    return [link.name for link in _links(netlink) if (data := tunnel_data(link)) is not None and data.port == port]
+    return [link.name for link, _ in _on_port(netlink, port)]
 
 
 def _exists(name: str) -> bool:
@@ -137,14 +137,16 @@ def _refuse(netlink: Netlink, new: Tunnel, what: str) -> NoReturn:
 
 
 def _holders(netlink: Netlink, new: Tunnel, what: str) -> list[str]:
-    return [link.name for link in _links(netlink) if link.name != new.name and _is_in_the_way(link, new, what)]
+    others = ((link.name, data) for link, data in _on_port(netlink, new.port) if link.name != new.name)
+    whole_port = what.startswith("UDP")
+    return [name for name, data in others if (data.serves_others if whole_port else data.vni == new.vni)]
 
 
-def _is_in_the_way(link: Link, new: Tunnel, what: str) -> bool:
-    data = tunnel_data(link)
-    if data is None or data.port != new.port:
-        return False
-    return data.serves_others if what.startswith("UDP") else data.vni == new.vni
+def _on_port(netlink: Netlink, port: int) -> Iterator[tuple[Link, TunnelData]]:
+    for link in _links(netlink):
+        data = tunnel_data(link)
+        if data is not None and data.port == port:
+            yield link, data
 
 
 def _links(netlink: Netlink) -> list[Link]:

@@ -40,6 +40,7 @@ class Ports:
         """Start anew: the numbers are another process' now."""
         self._names.clear()
         self._last.clear()
+        self._asked.clear()
         self._listed = False
 
     def ask_again(self) -> None:

@@ -114,7 +114,7 @@ class OvsdbBackend:
             except Unanswered as silence:
                 failures[work.step.key] = self._explained(work, silence)
             except UdpPortTaken as taken:
-                failures[work.step.key] = self._by_name(work.step, taken)
+                failures[work.step.key] = self._by_name(taken)
             except NoAnswer:
                 failures[work.step.key] = HostFailure(f"{work.step.key}: weft's own OVSDB thread hangs; restart weft")
             except Exception as error:  # noqa: BLE001 - the contract wants it returned
@@ -246,14 +246,13 @@ class OvsdbBackend:
         if client.stopping:
             raise HostFailure(STOPPING)
 
-    def _by_name(self, step: Step, taken: UdpPortTaken) -> HostFailure:
+    def _by_name(self, taken: UdpPortTaken) -> HostFailure:
         """Name the links that have the UDP port; of a process `ss` tells."""
-        port = next((value for name, value in getattr(step.new, "options", ()) if name == "dst_port"), "")
-        links = self._links_on(int(port)) if port.isdigit() else ()
+        links = self._links_on(taken.port) if taken.port else ()
         if not links:
             return taken
         other = "choose another weft.tunnel.port (WEFT_TUNNEL_PORT), the same on every host"
-        return UdpPortTaken(f"{taken}; UDP port {port} is held by link {', '.join(links)}: {other}")
+        return HostFailure(f"{taken}; UDP port {taken.port} is held by link {', '.join(links)}: {other}")
 
     def _no_database(self, words: str) -> HostFailure:
         return HostFailure(f"ovsdb-server does not answer at {self._remote}: {words}; {_HELP[Silence.DATABASE]}")

@@ -35,7 +35,12 @@ _LOG: Final = "ovs-vswitchd's log (/var/log/openvswitch/ovs-vswitchd.log) may sa
 
 
 class UdpPortTaken(HostFailure):
-    """Somebody outside Open vSwitch has a tunnel's UDP port: it says that there is one, and not who."""
+    """Somebody outside Open vSwitch has the UDP ``port`` of a tunnel: it says that there is one, and not who."""
+
+    def __init__(self, said: str, port: int) -> None:
+        """Say so."""
+        super().__init__(said)
+        self.port = port
 
 
 def orders(reader: Reader, step: Step, rounds: int, tag: str) -> Sequence[Operation] | None:
@@ -225,7 +230,7 @@ def _dead_port(reader: Reader, new: OvsPort) -> HostFailure:
     told = f"{new.scope}: {new.key} on bridge {new.bridge} does not work: {_said(reader, new.name)}"
     if new.type in TUNNELS and any(words in told for words in _TAKEN):
         hint = "another tunnel or program has its UDP port: see `ip -d link` and `ss -lnu`"
-        return UdpPortTaken(f"{told}: {hint} (by hand: {new})")
+        return UdpPortTaken(f"{told}: {hint} (by hand: {new})", int(dict(new.options).get("dst_port", 0)))
     return HostFailure(f"{told} (by hand: {new})")
 
 

@@ -79,7 +79,7 @@ def test_who_has_the_udp_port_of_a_tunnel_is_named(monkeypatch: pytest.MonkeyPat
     """Open vSwitch in the kernel says that somebody has it, and not who; `make test-vm` has the real one say so."""
     wanted = tunnel(options=(("key", "flow"), ("remote_ip", "flow"), ("dst_port", "4901")))
     work = Work(Step(None, wanted), 0)
-    work.fail(UdpPortTaken("it does not work: (Address already in use)"))
+    work.fail(UdpPortTaken("it does not work: (Address already in use)", 4901))
     holders = {4901: ["foreign"]}
     for known, words in (
         (holders, r"in use\); UDP port 4901 is held by link foreign: choose another"),
