@@ -42,6 +42,11 @@ class Node(Place):
         self.beside = Beside(self)
         """The node's network and processes, the machine's own files: where weft runs if `root` is another Debian."""
 
+    @property
+    def workplace(self) -> Place:
+        """Where the machine's own programs run: in the node, or beside it if `root` is another Debian."""
+        return self if self.root is None else self.beside
+
     def __enter__(self) -> Self:
         try:
             self.up()

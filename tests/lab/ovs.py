@@ -40,14 +40,13 @@ class Ovs:
     def __init__(self, home: NetNs | Node) -> None:
         self._home = home
         self.netns = home.netns
-        beside = isinstance(home, Node) and home.root is not None
-        self.place: Place = home.beside if isinstance(home, Node) and beside else home
+        self.place: Place = home.workplace if isinstance(home, Node) else home
         self.database: Process | None = None
         self.vswitchd: Process | None = None
         self._logs = home.disk if isinstance(home, Node) else DISKS / home.netns
         self._rundir = RUNDIR if isinstance(home, Node) else self._logs
         """The run directory, as whoever is at home sees it."""
-        self._file = DATABASE if isinstance(home, Node) and not beside else self._logs / "conf.db"
+        self._file = DATABASE if self.place is home and isinstance(home, Node) else self._logs / "conf.db"
 
     def __enter__(self) -> Self:
         try:

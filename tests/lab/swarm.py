@@ -198,7 +198,16 @@ class Swarm:
 
 def names(container: Container, name: str) -> set[str]:
     """Return the IPv4 addresses that Docker's DNS has for a name."""
-    answer = container.engine.docker("exec", container.name, "nslookup", "-type=a", name, check=False)
+    return told_by_dns(container.engine.docker("exec", container.name, *ask_dns(name), check=False))
+
+
+def ask_dns(name: str) -> tuple[str, ...]:
+    """Return what asks Docker's DNS for a name's IPv4 addresses, in a container."""
+    return ("nslookup", "-type=a", name)
+
+
+def told_by_dns(answer: str) -> set[str]:
+    """Return the addresses that busybox's nslookup has printed."""
     _, _, told = answer.partition("Name:")
     return {line.split()[-1] for line in told.splitlines() if line.startswith("Address")}
 

@@ -44,7 +44,7 @@ class Weft:
     @property
     def place(self) -> Place:
         """Where it runs: in the node, or beside it."""
-        return self.node if self.node.root is None else self.node.beside
+        return self.node.workplace
 
     @property
     def environment(self) -> dict[str, str]:

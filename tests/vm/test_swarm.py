@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from tests.lab import image
+from tests.lab.swarm import ask_dns, told_by_dns
 from tests.lab.talk import PORT, SERVE, WHO
 from tests.lab.wait import await_
 from tests.vm.street import SOON, StockHost
@@ -105,8 +106,7 @@ def _fetched(host: StockHost, url: str) -> bool:
 
 def _named(host: StockHost, task: str, name: str) -> set[str]:
     """Return the IPv4 addresses that Docker's DNS has for a name, asked in a task."""
-    _, _, told = host.docker("exec", task, "nslookup", "-type=a", name, check=False).partition("Name:")
-    return {line.split()[-1] for line in told.splitlines() if line.startswith("Address")}
+    return told_by_dns(host.docker("exec", task, *ask_dns(name), check=False))
 
 
 def _answers(host: StockHost, task: str, address: str) -> bool:
