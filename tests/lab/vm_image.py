@@ -65,6 +65,7 @@ FILES = {
         for number in HOSTS
     },
     "etc/fstab": MOUNTS,
+    "etc/hosts": "127.0.0.1 localhost\n",
     "etc/initramfs-tools/initramfs.conf": "MODULES=list\nBUSYBOX=n\nCOMPRESS=zstd\n",
     "etc/initramfs-tools/modules": "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n",
     "etc/modules-load.d/virtio.conf": "virtio_console\nvirtio_net\n",
@@ -74,6 +75,7 @@ FILES = {
     "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
 }
 """What is there before the packages come, beside what makes Debian's own images slim."""
+NO_RESOLVER = "# no names on this wire; without the file Docker starts no plugin in the host's network\n"
 
 
 def _fill(root: Path) -> None:
@@ -93,8 +95,9 @@ def _fill(root: Path) -> None:
     run([*apt, "update"], timeout=300, env=quiet)
     run([*apt, "install", "-y", "--no-install-recommends", *PACKAGES], timeout=1800, env=quiet)
     run([*apt, "clean"])
-    for name in ("usr/sbin/policy-rc.d", "etc/resolv.conf", "var/lib/dbus/machine-id"):
+    for name in ("usr/sbin/policy-rc.d", "var/lib/dbus/machine-id"):
         (root / name).unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text(NO_RESOLVER, encoding="ascii")
     # each machine makes its own; without the file it would ask at the console who it is to be (systemd-firstboot)
     (root / "etc/machine-id").write_text("", encoding="ascii")
     shutil.rmtree(root / "var/lib/apt/lists")
@@ -123,7 +126,7 @@ def _make(folder: Path) -> None:
 
 def folder() -> Path:
     """Return the folder with `disk`, `kernel`, `initrd` and the kernel's `version`; another one for another recipe."""
-    recipe = repr((SUITE, PACKAGES, SIZE, SLIM | FILES))
+    recipe = repr((SUITE, PACKAGES, SIZE, SLIM | FILES, NO_RESOLVER))
     seal = hashlib.blake2s(recipe.encode(), digest_size=4).hexdigest()
     return cached(f"vm-{SUITE}-{seal}", _make)
 
