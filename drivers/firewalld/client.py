@@ -51,9 +51,13 @@ class Client:
         return True
 
     def watched(self, fell_silent: Callable[[], None] | None) -> None:
-        """Have a watch from now on, which is told when an answer did not come; ``None``: no longer."""
-        self._fell_silent = fell_silent
-        self.present = None
+        """Have a watch from now on, which is told when an answer did not come.
+
+        ``None``: no longer. A question on its way is waited for, so who was told before is told nothing after this.
+        """
+        with self._lock:
+            self._fell_silent = fell_silent
+            self.present = None
 
     def ask(self, asked: Method, *arguments: object, patience: float = PATIENCE) -> Body:
         """Call a method. Raises :class:`Refused` with firewalld's words, or :class:`HostFailure` if it is silent."""
