@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from plugin import __version__
+from plugin.cli.say import counted, say
 from plugin.client import NotRunning, ask
 from plugin.config import control_path
 
@@ -26,17 +26,17 @@ def status(options: argparse.Namespace) -> int:
     view = _get("/v1/status")
     if not _json(options, view):
         if "refusing" in view:
-            _say(f"refusing: {view['refusing']}")
+            say(f"refusing: {view['refusing']}")
         else:
-            _say(f"weft {view['version']}, pid {view['pid']}, store {view['store']}")
-            _say(f"{view['networks']} networks, {view['endpoints']} endpoints")
+            say(f"weft {view['version']}, pid {view['pid']}, store {view['store']}")
+            say(f"{counted(view['networks'], 'network')}, {counted(view['endpoints'], 'endpoint')}")
             if view["trouble"]:
-                _say(f"the store cannot be written: {view['trouble']}")
+                say(f"the store cannot be written: {view['trouble']}")
             _findings(view["differs"], none="the host is as wanted")
             for path, found in view["host_settings"].items():
-                _say(f"host setting changed: {path} was {found}")
+                say(f"host setting changed: {path} was {found}")
             for note in view["notes"]:
-                _say(f"note: {note}")
+                say(f"note: {note}")
     return 0 if view["healthy"] else 1
 
 
@@ -47,7 +47,7 @@ def version(options: argparse.Namespace) -> int:
     except NotRunning:
         running = None
     if not _json(options, {"command": __version__, "running": running}):
-        _say(f"weft {__version__} (running: {running or 'no'})")
+        say(f"weft {__version__} (running: {running or 'no'})")
     return 0
 
 
@@ -133,7 +133,7 @@ def pool_inspect(options: argparse.Namespace) -> int:
     view = _get(f"/v1/pools/{quote(options.pool, safe='')}")
     if not _json(options, view):
         network = view["network_name"] or (view["network"] or "no network that weft knows")[:_SHORT]
-        _say(f"{view['id']}: {view['used']} of {_number(view['size'])} addresses held, on {network}")
+        say(f"{view['id']}: {view['used']} of {_number(view['size'])} addresses held, on {network}")
         _table(
             ("ADDRESS", "KIND", "NAME", "ENDPOINT", "SINCE"),
             (
@@ -236,7 +236,7 @@ def _inspect(options: argparse.Namespace, target: str) -> int:
     if not _json(options, view):
         width = max(map(len, view))
         for key, value in view.items():
-            _say(f"{key:{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+            say(f"{key:{width}}  {value if isinstance(value, str) else json.dumps(value)}")
     return 0
 
 
@@ -244,13 +244,13 @@ def _findings(findings: Iterable[View], *, none: str) -> None:
     said = False
     for finding in findings:
         said = True
-        _say(f"{finding['scope']}:")
+        say(f"{finding['scope']}:")
         for step in finding["steps"]:
-            _say(f"  {step}")
+            say(f"  {step}")
         for problem in finding["problems"]:
-            _say(f"  problem: {problem}")
+            say(f"  problem: {problem}")
     if not said:
-        _say(none)
+        say(none)
 
 
 def _get(target: str) -> Any:  # noqa: ANN401 - JSON
@@ -263,7 +263,7 @@ def _ask(method: str, target: str) -> Any:  # noqa: ANN401 - JSON
 
 def _json(options: argparse.Namespace, view: object) -> bool:
     if options.json:
-        _say(json.dumps(view, indent=2))
+        say(json.dumps(view, indent=2))
     return bool(options.json)
 
 
@@ -271,8 +271,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        _say("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+        say("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -14,6 +14,7 @@ from typing import Final
 
 from drivers.errors import Conflict, HostFailure, Refusing, WeftError
 from plugin import client, config, door
+from plugin.cli.say import counted, say
 from plugin.config import Settings
 from plugin.storefile.check import SCHEMA, Decode, Examined, examine, opened
 from plugin.storefile.copies import BESIDE, copy_into, sync
@@ -51,7 +52,7 @@ def backup(options: argparse.Namespace) -> int:
         found = examine(target, _decoders())
     except WeftError as why:
         raise Refusing(f"{target} was written, but of a store that is damaged: {why}") from why
-    _say(f"{target}: store {found.store}, {_size(found)}")
+    say(f"{target}: store {found.store}, {_size(found)}")
     return _told_problems(found.problems)
 
 
@@ -74,7 +75,7 @@ def restore(options: argparse.Namespace) -> int:
             _restore(source, settings.database)
         except OSError as error:
             raise HostFailure(f"{settings.database} is as it was: {error.strerror or error}") from error
-    _say("next: start weft; at its start it brings the host to what the copy says")
+    say("next: start weft; at its start it brings the host to what the copy says")
     return 0
 
 
@@ -94,7 +95,7 @@ def _restore(source: Path, database: Path) -> None:
     _keep(database)
     partial.rename(database)
     sync(database)
-    _say(f"{database}: now store {found.store}, {_size(found)}, from {source}")
+    say(f"{database}: now store {found.store}, {_size(found)}, from {source}")
 
 
 def _sound(partial: Path, source: Path) -> Examined:
@@ -118,7 +119,7 @@ def _keep(database: Path) -> None:
     sync(kept)
     for suffix in BESIDE:  # of the old one: SQLite would take them for the new one's
         Path(f"{database}{suffix}").unlink(missing_ok=True)
-    _say(f"kept what was there as {kept}")
+    say(f"kept what was there as {kept}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -154,16 +155,16 @@ def _told(
         if found:
             view |= {"store": found.store, "schema": found.schema}
             view |= {"networks": found.networks, "endpoints": found.endpoints}
-        _say(json.dumps(view, indent=2))
+        say(json.dumps(view, indent=2))
         return 1 if problems else 0
     if found:
-        _say(f"{path}: store {found.store}, schema {found.schema}, {_size(found)}")
+        say(f"{path}: store {found.store}, schema {found.schema}, {_size(found)}")
         if found.schema < SCHEMA:
-            _say(
+            say(
                 f"an older weft wrote it: this one brings it to schema {SCHEMA} at its start, and only then checks rows"
             )
         if not decoded:
-            _say("rows were not read as the server reads them: this weft is the command alone")
+            say("rows were not read as the server reads them: this weft is the command alone")
     return _told_problems(problems)
 
 
@@ -171,13 +172,9 @@ def _told_problems(problems: tuple[str, ...]) -> int:
     for problem in problems:
         sys.stderr.write(f"weft: {problem}\n")
     if not problems:
-        _say("sound")
+        say("sound")
     return 1 if problems else 0
 
 
 def _size(found: Examined) -> str:
-    return f"{found.networks} networks, {found.endpoints} endpoints"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    return f"{counted(found.networks, 'network')}, {counted(found.endpoints, 'endpoint')}"

@@ -15,6 +15,7 @@ from drivers.converge import order
 from drivers.errors import Conflict, WeftError
 from drivers.host import OpenVSwitch
 from plugin import client, config, door, remains, service
+from plugin.cli.say import counted, say
 from plugin.cli.store import REPLACED
 from plugin.config import Settings
 from plugin.remains import Memory, Remains
@@ -53,8 +54,8 @@ def _refuse_if_in_use(settings: Settings, left: Remains) -> None:
     if plugged := left.plugged():
         named = f"{', '.join(plugged[:3])}{', ...' if plugged[3:] else ''}"
         raise Conflict(
-            f"{len(plugged)} links are in running containers ({named}), which would lose their network: stop them"
-            " first; --force goes on all the same"
+            f"running containers would lose their network, by {counted(len(plugged), 'link')} of weft's ({named}): stop"
+            " them first; --force goes on all the same"
         )
 
 
@@ -70,13 +71,14 @@ def _tell(left: Remains, settings: Settings, *, purge: bool) -> bool:
     found = False
     for scope, difference in left.steps():
         found = True
-        sys.stdout.write(f"{scope}:\n")
-        sys.stdout.writelines(f"  {step}\n" for step in order(difference.steps))
+        say(f"{scope}:")
+        for step in order(difference.steps):
+            say(f"  {step}")
     for path in _files(settings, purge=purge):
         found = True
-        sys.stdout.write(f"rm {path}\n")
+        say(f"rm {path}")
     if not found:
-        sys.stdout.write("nothing of weft is left on this host\n")
+        say("nothing of weft is left on this host")
     return found
 
 

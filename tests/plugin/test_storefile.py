@@ -134,7 +134,7 @@ def test_the_command_knows_the_version_that_the_server_writes() -> None:
 def test_a_sound_store_is_sound_while_it_is_open(store: Store, command: Command) -> None:
     code, out, err = command("check")
     assert (code, err) == (0, "")
-    assert f"store {store.id}, schema {SCHEMA}, 1 networks, 1 endpoints" in out
+    assert f"store {store.id}, schema {SCHEMA}, 1 network, 1 endpoint" in out
     assert out.endswith("sound\n")
     told = json.loads(command("check", "--json")[1])
     assert (told["sound"], told["problems"], told["decoded"]) == (True, [], True)
@@ -227,7 +227,7 @@ def test_a_copy_that_is_put_back_is_the_store_and_the_old_one_is_kept(
     store.close()
     code, out, err = command("restore", copy)
     assert (code, err) == (0, "")
-    assert f"now store {store.id}, 1 networks" in out
+    assert f"now store {store.id}, 1 network," in out
     assert path.stat().st_mode & 0o777 == 0o600
     (kept,) = (one for one in path.parent.iterdir() if one.name.startswith("weft.db.replaced-"))
     assert (examine(path).networks, examine(kept).networks) == (1, 2)

@@ -66,7 +66,7 @@ def test_it_refuses_while_somebody_needs_it(host: Host) -> None:
     assert "a weft is running" in host.uninstall("--dry-run", code=2)
     host.weft.stop()
     said = host.uninstall(code=2)
-    assert "1 links are in running containers (wfh" in said
+    assert "running containers would lose their network, by 1 link of weft's (wfh" in said
     assert not before.difference(snapshot(host.node))
 
 
