@@ -10,27 +10,36 @@ Docker Engine 20.10.24, 26.1.5 and 28.5.2; spec/protocol.md says what is promise
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Generic, Literal, TypeVar, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     ValidatorFunctionWrapHandler,
-    WithJsonSchema,
     WrapValidator,
 )
 from typing_extensions import TypedDict
 
-from plugin import ip_text
 from plugin.pools import LOCAL, SWARM
 from plugin.requests import DriverScope
+from plugin.wire_values import (
+    AnyIP,
+    Flat,
+    Id,
+    IPAddress,
+    IPv4,
+    IPv6,
+    PoolName,
+    PortNumber,
+    SandboxPath,
+    Subnet,
+    Text,
+    or_,
+)
 
 BODY_LIMIT: Final = 16 * 1024 * 1024
 """Bytes. A container that publishes 10,000 ports is 1.25 MB, so this is twelve such containers in one."""
@@ -40,67 +49,6 @@ GENERIC: Final = "com.docker.network.generic"
 
 
 # -- the parts of a request -----------------------------------------------------------------------------------------
-
-
-def _interface(value: object) -> object:
-    """Parse ``address/length``; an empty text is Go's way of saying none."""
-    if not isinstance(value, str):
-        return value
-    if not value:
-        return None
-    return ip_text.interface(value)
-
-
-def _network(value: object) -> object:
-    """Parse a subnet; host bits are forgiven, as Docker forgives them (20.10.24)."""
-    return ip_text.network(value, strict=False) if isinstance(value, str) and value else _none(value)
-
-
-def _address(value: object) -> object:
-    """Parse an address, with or without a prefix length behind it."""
-    parsed = _interface(value)
-    return parsed.ip if isinstance(parsed, ipaddress.IPv4Interface | ipaddress.IPv6Interface) else parsed
-
-
-def _none(value: object) -> object:
-    return None if value == "" else value
-
-
-def _or(empty: object) -> BeforeValidator:
-    return BeforeValidator(lambda value: empty if value is None else value)
-
-
-def _ip(*kinds: type) -> BeforeValidator:
-    def parse(value: object) -> object:
-        parsed = _interface(value)
-        if parsed is not None and not isinstance(parsed, kinds):
-            raise ValueError(f"{value!r} is not of this IP version")
-        return parsed
-
-    return BeforeValidator(parse)
-
-
-_TEXT: Final = WithJsonSchema({"type": ["string", "null"]})
-
-Id = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
-"""64 hex digits, or 25 of base 36 in a swarm (20.10.24 to 28.5.2)."""
-
-SandboxPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$", max_length=4095)]
-"""Absolute; ``/var/run/docker/netns/<12 hex digits>`` on every engine seen."""
-
-Text = Annotated[str, _or("")]
-Flat = Annotated[Mapping[str, str], _or({})]
-IPv4 = Annotated[ipaddress.IPv4Interface | None, _ip(ipaddress.IPv4Interface), _TEXT]
-IPv6 = Annotated[ipaddress.IPv6Interface | None, _ip(ipaddress.IPv6Interface), _TEXT]
-AnyIP = Annotated[
-    ipaddress.IPv4Interface | ipaddress.IPv6Interface | None,
-    _ip(ipaddress.IPv4Interface, ipaddress.IPv6Interface),
-    _TEXT,
-]
-Subnet = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network | None, BeforeValidator(_network), _TEXT]
-IPAddress = Annotated[ipaddress.IPv4Address | ipaddress.IPv6Address | None, BeforeValidator(_address), _TEXT]
-PoolName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Request(BaseModel):
@@ -117,7 +65,7 @@ class Pool(Request):
     gateway: AnyIP = Field(default=None, alias="Gateway")
 
 
-Pools = Annotated[tuple[Pool, ...], _or(())]
+Pools = Annotated[tuple[Pool, ...], or_(())]
 
 
 class NetworkOptions(Request):
@@ -150,7 +98,7 @@ class EndpointOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, object]
 
-    ports: Annotated[list[PortRow], _or([])] = Field(default=[], alias="com.docker.network.portmap")
+    ports: Annotated[list[PortRow], or_([])] = Field(default=[], alias="com.docker.network.portmap")
 
     @property
     def flat(self) -> Mapping[str, object]:
@@ -172,7 +120,7 @@ class EndpointInterface(Request):
 class GwAllocCheck(Request):
     """Asks whether the network needs a gateway address (28.0 and later, if the capability says so)."""
 
-    options: Annotated[NetworkOptions, _or({})] = Field(default=NetworkOptions(), alias="Options")
+    options: Annotated[NetworkOptions, or_({})] = Field(default=NetworkOptions(), alias="Options")
 
 
 class AllocateNetwork(Request):
@@ -186,7 +134,7 @@ class CreateNetwork(Request):
     """Make a network on this host."""
 
     network: Id = Field(alias="NetworkID")
-    options: Annotated[NetworkOptions, _or({})] = Field(default=NetworkOptions(), alias="Options")
+    options: Annotated[NetworkOptions, or_({})] = Field(default=NetworkOptions(), alias="Options")
     ipv4: Pools = Field(default=(), alias="IPv4Data")
     ipv6: Pools = Field(default=(), alias="IPv6Data")
 
@@ -202,8 +150,8 @@ class CreateEndpoint(Request):
 
     network: Id = Field(alias="NetworkID")
     endpoint: Id = Field(alias="EndpointID")
-    interface: Annotated[EndpointInterface, _or({})] = Field(default=EndpointInterface(), alias="Interface")
-    options: Annotated[EndpointOptions, _or({})] = Field(default=EndpointOptions(), alias="Options")
+    interface: Annotated[EndpointInterface, or_({})] = Field(default=EndpointInterface(), alias="Interface")
+    options: Annotated[EndpointOptions, or_({})] = Field(default=EndpointOptions(), alias="Options")
 
 
 class OfEndpoint(Request):
