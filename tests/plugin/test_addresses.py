@@ -1,70 +1,20 @@
-"""Pools and addresses: who gets one, who is refused and why, and what becomes of what nobody has any longer."""
+"""Pools and addresses: who gets one, who is refused, and why."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, ip_interface, ip_network
 
 import pytest
 
 from drivers.errors import Conflict, InvalidRequest, NotFound
-from drivers.naming import link_name
-from plugin.docker import DockerNetwork
 from plugin.engine.addresses import HANDED_SECONDS, STARTING_SECONDS
 from plugin.pools import LOCAL, SWARM
-from plugin.requests import AddressRequest, PoolRequest
+from plugin.requests import PoolRequest
 from plugin.store.pools import Kind
+from tests.plugin.ipam_calls import container, held, lease, network_with_pool, release, reserve
 from tests.plugin.samples import endpoint_id, endpoint_request, network_id, network_request
 from tests.plugin.world import World, now
-
-
-def reserve(world: World, subnet: str = "", within: str = "", name: str = "", space: str = LOCAL) -> str:
-    """RequestPool; return the pool's id."""
-    return str(
-        world.addresses.request_pool(
-            PoolRequest(
-                space=space,
-                version=6 if ":" in subnet else 4,
-                subnet=ip_network(subnet) if subnet else None,
-                within=ip_network(within) if within else None,
-                name=name,
-            )
-        )
-    )
-
-
-def lease(world: World, pool: str, address: str = "", *, gateway: bool = False) -> str:
-    """RequestAddress; return the address with its length."""
-    asked = AddressRequest(pool=pool, address=ip_address(address) if address else None, gateway=gateway)
-    return str(world.addresses.request_address(asked))
-
-
-def release(world: World, pool: str, address: str) -> None:
-    """ReleaseAddress."""
-    world.addresses.release_address(pool, ip_address(address))
-
-
-def network_with_pool(world: World) -> str:
-    """``docker network create -d weft --ipam-driver weft``: 10.1.0.0/24 with its gateway; return the pool's id."""
-    pool = reserve(world, "10.1.0.0/24")
-    assert lease(world, pool, gateway=True) == "10.1.0.1/24"
-    world.networks.create(network_request(1, pools=((LOCAL, ip_network("10.1.0.0/24")),)), now())
-    return pool
-
-
-def container(world: World, pool: str, number: int, address: str = "") -> str:
-    """Give a container an address and an endpoint, and plug it in; return the address with its length."""
-    found = lease(world, pool, address)
-    world.endpoints.create(endpoint_request(number, address=found), now())
-    world.host.plugged.add(link_name("h", endpoint_id(number)))
-    return found
-
-
-def held(world: World, pool: str) -> dict[str, Kind]:
-    """Return the leases of a pool."""
-    row = world.store.pools.find(pool)
-    return {str(one.address): one.kind for one in world.store.pools.leases(row)} if row else {}
-
 
 # -- pools ----------------------------------------------------------------------------------------------------------
 
@@ -320,6 +270,15 @@ def test_a_late_release_frees_nobody_else_s_address(world: World) -> None:
     assert "10.1.0.9" not in held(world, pool)
 
 
+def test_an_endpoint_s_own_address_needs_no_pool(world: World) -> None:
+    """--ipam-driver null, and --driver-opt weft.ip."""
+    world.networks.create(network_request(2, subnets=()), now())
+    mac = world.endpoints.create(endpoint_request(1, on=2, address="192.0.2.7/24"), now())
+    row = world.store.endpoint(endpoint_id(1))
+    assert row is not None
+    assert (row.endpoint.ipv4, row.endpoint.mac) == (IPv4Interface("192.0.2.7/24"), mac)
+
+
 # -- swarm ----------------------------------------------------------------------------------------------------------
 
 
@@ -353,114 +312,3 @@ def test_a_swarm_s_second_network_does_not_take_the_first_one_s_pool_away(world:
     release(world, pool, "10.83.0.1")
     world.addresses.release_pool(pool)
     assert world.store.pools.find(pool) is None
-
-
-# -- what Docker forgot ---------------------------------------------------------------------------------------------
-
-
-def listed(subnet: str, *addresses: str, pool: str = "") -> DockerNetwork:
-    """Return a network of Docker's bridge driver that has its addresses from weft."""
-    return DockerNetwork(
-        network_id(7),
-        "n7",
-        "bridge",
-        ipam="weft",
-        pool=pool,
-        subnets=(ip_network(subnet),),
-        addresses={ip_address(one): "c" for one in addresses},
-    )
-
-
-def look(world: World, *networks: DockerNetwork) -> set[str]:
-    """Compare with Docker's list; return what it lacks."""
-    return {str(one) for one in world.addresses.forgotten(world.addresses.held(), networks)}
-
-
-def test_what_docker_lists_is_not_forgotten(world: World) -> None:
-    pool = reserve(world, "10.7.0.0/24", name="blue")
-    for address in ("10.7.0.2", "10.7.0.3"):
-        lease(world, pool, address)
-    lease(world, pool, gateway=True)
-    assert look(world, listed("10.7.0.0/24", "10.7.0.2", "10.7.0.3", pool="blue")) == set()
-    assert look(world, listed("10.7.0.0/24", "10.7.0.2", pool="blue")) == {f"10.7.0.3 of pool {pool}"}
-    everything = {f"pool {pool}", f"10.7.0.2 of pool {pool}", f"10.7.0.3 of pool {pool}"}
-    assert look(world, listed("10.7.0.0/24", "10.7.0.2")) == everything
-    assert look(world) == everything
-
-
-def test_what_weft_s_endpoints_hold_needs_no_list(world: World) -> None:
-    pool = network_with_pool(world)
-    container(world, pool, 1)
-    lease(world, pool, "10.1.0.9")
-    assert look(world) == {f"10.1.0.9 of pool {pool}"}
-
-
-def test_a_swarm_s_leases_are_held_by_other_hosts_too(world: World) -> None:
-    pool = reserve(world, "10.83.0.0/24", space=SWARM)
-    lease(world, pool)
-    assert look(world, listed("10.83.0.0/24")) == set()
-    assert look(world) == {f"pool {pool}"}
-
-
-def test_on_another_driver_s_network_docker_s_list_decides(world: World) -> None:
-    pool = reserve(world, "10.7.0.0/24")
-    lease(world, pool, "10.7.0.9")
-    world.time += STARTING_SECONDS
-    with pytest.raises(Conflict, match=r"in use since .* on a network of another driver; .* ask again in a minute"):
-        lease(world, pool, "10.7.0.9")
-    look(world, listed("10.7.0.0/24"))
-    assert lease(world, pool, "10.7.0.9") == "10.7.0.9/24"
-    with pytest.raises(Conflict, match="in use since"):
-        lease(world, pool, "10.7.0.9")  # it is another lease now
-
-
-def test_a_pool_that_docker_forgot_is_taken_over_with_its_leases(world: World) -> None:
-    """A dockerd was killed between RequestPool and CreateNetwork, and the operator tries again."""
-    pool = reserve(world, "10.7.0.0/24")
-    lease(world, pool, gateway=True)
-    look(world)
-    with pytest.raises(Conflict, match=r"overlaps 10\.7\.0\.0/24, reserved "):
-        reserve(world, "10.7.0.0/24")  # which may be just being made
-    world.time += STARTING_SECONDS
-    assert reserve(world, "10.7.0.0/24") == pool
-    assert held(world, pool) == {}
-
-
-def test_a_sweep_gives_back_what_it_looked_at_and_nothing_younger(world: World) -> None:
-    pool = network_with_pool(world)
-    lease(world, pool, "10.1.0.9")
-    lease(world, pool, "10.1.0.10")
-    stale = {str(one.lease.address): one for one in world.addresses.held() if one.lease}
-    world.time += STARTING_SECONDS
-    lease(world, pool, "10.1.0.10")  # taken over meanwhile
-    assert [world.addresses.sweep(stale[address]) for address in ("10.1.0.9", "10.1.0.10")] == [True, False]
-    assert set(held(world, pool)) == {"10.1.0.1", "10.1.0.10"}
-    world.endpoints.create(endpoint_request(1, address="10.1.0.10/24"), now())
-    assert world.addresses.held() == []
-
-
-def test_a_pool_that_got_its_network_meanwhile_is_not_swept(world: World) -> None:
-    reserve(world, "10.1.0.0/24")
-    (early,) = world.addresses.held()
-    world.networks.create(network_request(1, pools=((LOCAL, ip_network("10.1.0.0/24")),)), now())
-    assert not world.addresses.sweep(early)
-    assert len(world.store.pools.all()) == 1
-
-
-def test_a_network_that_goes_without_its_pool_leaves_it_to_be_swept(world: World) -> None:
-    pool = network_with_pool(world)
-    assert world.addresses.held() == []
-    world.networks.delete(network_id(1), now())
-    (gone,) = world.addresses.held()
-    assert str(gone) == f"pool {pool}"
-    assert world.addresses.sweep(gone)
-    assert world.store.pools.all() == []
-
-
-def test_an_endpoint_s_own_address_needs_no_pool(world: World) -> None:
-    """--ipam-driver null, and --driver-opt weft.ip."""
-    world.networks.create(network_request(2, subnets=()), now())
-    mac = world.endpoints.create(endpoint_request(1, on=2, address="192.0.2.7/24"), now())
-    row = world.store.endpoint(endpoint_id(1))
-    assert row is not None
-    assert (row.endpoint.ipv4, row.endpoint.mac) == (IPv4Interface("192.0.2.7/24"), mac)
