@@ -2,13 +2,8 @@
 
 import json
 import logging
-import os
-import socket
 import sqlite3
-import sys
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,35 +22,8 @@ from drivers.errors import (
 from plugin import calls, errors, wire
 from plugin.app import create_app
 from plugin.requests import AddressRequest, EndpointRequest, Joined, NetworkRequest, PoolRequest
-from tests.lab.names import REPO
-from tests.lab.process import Process
-from tests.lab.wait import await_
+from tests.plugin.bodies import BODIES, ENDPOINT, METHODS, NEED_A_BODY, NEED_NO_BODY, NETWORK, NO_ADDRESSES, OF_ENDPOINT
 from tests.plugin.fake_driver import MAC, FakeDriver
-
-NETWORK = "5f" * 32
-ENDPOINT = "e0" * 32
-OF_ENDPOINT: dict[str, object] = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
-METHODS = {method.path: method for method in vars(wire).values() if isinstance(method, wire.Method)}
-NEED_NO_BODY = sorted(path for path, method in METHODS.items() if method.request is wire.NOTHING)
-NEED_A_BODY = sorted(METHODS.keys() - set(NEED_NO_BODY))
-
-BODIES: dict[str, dict[str, object]] = {
-    "/NetworkDriver.GwAllocCheck": {"Options": {}},
-    "/NetworkDriver.AllocateNetwork": {"NetworkID": NETWORK, "Options": None, "IPv4Data": [], "IPv6Data": None},
-    "/NetworkDriver.CreateNetwork": {"NetworkID": NETWORK},
-    "/NetworkDriver.DeleteNetwork": {"NetworkID": NETWORK},
-    "/NetworkDriver.CreateEndpoint": OF_ENDPOINT | {"Interface": {"Address": "10.9.0.2/24"}},
-    "/NetworkDriver.DeleteEndpoint": OF_ENDPOINT,
-    "/NetworkDriver.Join": OF_ENDPOINT | {"SandboxKey": "/var/run/docker/netns/0123456789ab"},
-    "/NetworkDriver.Leave": OF_ENDPOINT,
-    "/NetworkDriver.ProgramExternalConnectivity": OF_ENDPOINT,
-    "/NetworkDriver.RevokeExternalConnectivity": OF_ENDPOINT,
-    "/NetworkDriver.DiscoverNew": {"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.2", "Self": False}},
-    "/NetworkDriver.DiscoverDelete": {"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.2", "Self": False}},
-}
-"""A good body for every method of NetworkDriver that needs one."""
-
-NO_ADDRESSES = {"Address": "", "AddressIPv6": ""}
 
 ASKED = {
     "/NetworkDriver.CreateNetwork": ("create_network", NetworkRequest(id=NETWORK)),
@@ -365,66 +333,3 @@ def test_every_error_has_a_status_for_the_commands() -> None:
     assert errors.status(ExceptionGroup("g", [Conflict("a"), ExceptionGroup("h", [Conflict("b")])])) == 409
     assert errors.status(ExceptionGroup("g", [Conflict("a"), Unsupported("b")])) == 500
     assert errors.status(ValueError("x")) == 500
-
-
-# -- on a real gunicorn ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("gunicorn")
-    path = folder / "weft.sock"
-    argv = (sys.executable, "-m", "tests.plugin.gunicorn_server", str(path))
-    with Process(argv, folder / "log", {"PYTHONPATH": str(REPO)}, forks=False) as process:
-        await_(lambda: exchange(path, request("/Plugin.Activate")), 20, "the server")
-        yield path
-        assert process.stop() == 0, process.text()
-
-
-def request(path: str, body: bytes = b"", host: str = "") -> bytes:
-    """Return a request as Go writes it (20.10.24: Host is empty)."""
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {len(body)}\r\n"
-        "Accept: application/vnd.docker.plugins.v1.2+json\r\n\r\n"
-    ).encode() + body
-
-
-def exchange(path: Path, raw: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send raw bytes and read until the server closes: status, headers, body."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
-        connection.connect(str(path))
-        connection.sendall(raw)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    return (
-        int(status.split()[1]),
-        {name: value.strip() for name, _, value in (line.partition(":") for line in lines)},
-        body,
-    )
-
-
-@pytest.mark.parametrize("host", ["", "plugin.moby.localhost"])
-@pytest.mark.parametrize("path", [*sorted(METHODS), "/NetworkDriver.Invented"])
-def test_every_answer_closes_its_connection(server: Path, path: str, host: str) -> None:
-    for body in (b"", json.dumps(BODIES.get(path, {})).encode() + b"\n"):
-        status, headers, answer = exchange(server, request(path, body, host))
-        assert status == (200 if path in METHODS else 404)
-        assert headers["Connection"] == "close"
-        assert headers["Content-Type"] == "application/json"
-        assert int(headers["Content-Length"]) == len(answer)
-        assert isinstance(json.loads(answer), dict)
-
-
-def test_only_root_may_speak_to_it(server: Path) -> None:
-    assert server.stat().st_mode & 0o777 == 0o600
-    assert server.stat().st_uid == os.geteuid()
-
-
-def test_a_large_container_s_ports_come_through(server: Path) -> None:
-    rows = [{"Proto": 6, "Port": 80, "HostPort": port, "HostPortEnd": port} for port in range(1, 10_001)]
-    body = json.dumps(OF_ENDPOINT | {"Options": {"com.docker.network.portmap": rows}}).encode()
-    assert json.loads(exchange(server, request("/NetworkDriver.CreateEndpoint", body))[2]) == {
-        "Interface": NO_ADDRESSES | {"MacAddress": MAC}
-    }

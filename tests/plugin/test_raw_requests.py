@@ -2,29 +2,13 @@
 
 import json
 import socket
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.lab.names import REPO
-from tests.lab.process import Process
-from tests.lab.wait import await_
-from tests.plugin.test_app import NEED_A_BODY, exchange, request
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("gunicorn")
-    path = folder / "weft.sock"
-    argv = (sys.executable, "-m", "tests.plugin.gunicorn_server", str(path))
-    with Process(argv, folder / "log", {"PYTHONPATH": str(REPO)}, forks=False) as process:
-        await_(lambda: exchange(path, request("/Plugin.Activate")), 20, "the server")
-        yield path
-        assert process.stop() == 0, process.text()
-
+from tests.plugin.bodies import NEED_A_BODY
+from tests.plugin.raw_http import exchange, request
 
 RAW = {
     "no request": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
