@@ -78,7 +78,7 @@ test-plugin: venv lab root ## the managed plugin: built, pushed, installed, upgr
 test-vm: venv lab ## two hosts with a stock Debian kernel, in virtual machines: by hand, when a data path changes
 	@bash tests/lab/install.sh vm
 	@$(IN)/python -m tests.lab.vm_image
-	VM_PAGE=1 $(IN)/python -m pytest --durations 10 -m vm
+	VM_PAGE=1 $(IN)/python -m pytest --durations 10 -m vm tests/vm/test_vm.py tests/vm/test_swarm.py
 
 test-ovs: venv lab beside ## what speaks with Open vSwitch, on a real one
 	$(PYTEST) -m 'ovs and not faults and not hosts'
