@@ -15,6 +15,7 @@ from typing import NoReturn
 from drivers.errors import Unsupported, WeftError
 from plugin import __version__
 from plugin.cli import show
+from plugin.cli.say import complain, say
 from plugin.config import TABLE
 
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.answer(options)
     except WeftError as error:
-        sys.stderr.write(f"weft: {error}\n")
+        complain(error)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    weft = argparse.ArgumentParser(prog="weft", description="Docker networks on a Linux bridge, that survive.")
+    weft = argparse.ArgumentParser(
+        prog="weft", description="Docker networks on a Linux bridge or Open vSwitch, that survive."
+    )
     weft.add_argument("--version", action="version", version=f"weft {__version__}")
     verbs = weft.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -151,7 +154,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = config.read(os.environ, flags)
     if options.check:
         for setting in TABLE:
-            sys.stdout.write(f"{setting.name}={getattr(settings, setting.attribute)}\n")
+            say(f"{setting.name}={getattr(settings, setting.attribute)}")
         return 0
     from plugin.start import serve  # noqa: PLC0415 - as above
 
@@ -185,8 +188,8 @@ def _install_service(_: argparse.Namespace) -> int:
 
     _check_whole()
     for path in service.install(service.this_program()):
-        sys.stdout.write(f"wrote {path}\n")
-    sys.stdout.write("next: systemctl daemon-reload && systemctl enable --now weft.socket weft.service\n")
+        say(f"wrote {path}")
+    say("next: systemctl daemon-reload && systemctl enable --now weft.socket weft.service")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How the commands speak: a line, and numbers as a person writes them."""
+"""How the commands speak: a line, a complaint, and numbers as a person writes them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import sys
 def say(line: str) -> None:
     """Print a line."""
     sys.stdout.write(f"{line}\n")
+
+
+def complain(problem: object) -> None:
+    """Print what is wrong, where it is not taken for an answer."""
+    sys.stderr.write(f"weft: {problem}\n")
 
 
 def counted(number: int, noun: str) -> str:

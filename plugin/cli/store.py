@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from contextlib import closing, suppress
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from typing import Final
 
 from drivers.errors import Conflict, HostFailure, Refusing, WeftError
 from plugin import client, config, door
-from plugin.cli.say import counted, say
+from plugin.cli.say import complain, counted, say
 from plugin.config import Settings
 from plugin.storefile.check import SCHEMA, Decode, Examined, examine, opened
 from plugin.storefile.copies import BESIDE, copy_into, sync
@@ -170,7 +169,7 @@ def _told(
 
 def _told_problems(problems: tuple[str, ...]) -> int:
     for problem in problems:
-        sys.stderr.write(f"weft: {problem}\n")
+        complain(problem)
     if not problems:
         say("sound")
     return 1 if problems else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from drivers.converge import order
 from drivers.errors import Conflict, WeftError
 from drivers.host import OpenVSwitch
 from plugin import client, config, door, remains, service
-from plugin.cli.say import counted, say
+from plugin.cli.say import complain, counted, say
 from plugin.cli.store import REPLACED
 from plugin.config import Settings
 from plugin.remains import Memory, Remains
@@ -37,7 +36,7 @@ def uninstall(options: argparse.Namespace) -> int:
             return 1 if found else 0
         failures = left.remove()
     for failure in failures:
-        sys.stderr.write(f"weft: {failure}\n")
+        complain(failure)
     if failures:
         return 1
     _remove_files(settings, purge=options.purge, store=options.store)
