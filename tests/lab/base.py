@@ -14,7 +14,8 @@ from tests.lab.debian import KEYRING, cached, install, mirror
 from tests.lab.process import run
 
 SUITE = "bookworm"
-IMAGE = f"debian:{SUITE}-slim"
+NEXT = "trixie"
+"""The Debian after it, with Python 3.13: a base as well (`BASE_IMAGE`)."""
 
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 CLEAN = "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/*.deb /var/cache/apt/*.bin || true"
@@ -55,6 +56,11 @@ def _bootstrap(suite: str, folder: Path) -> None:
     shutil.rmtree(root)
 
 
+def image(suite: str = SUITE) -> str:
+    """Return the image's name."""
+    return f"debian:{suite}-slim"
+
+
 def archive(suite: str = SUITE) -> Path:
     """Return the image's file system as a tar archive, for `docker import`; another one for other certificates."""
     seal = hashlib.blake2s(b"".join(path.read_bytes() for path in _certificates()), digest_size=4).hexdigest()
@@ -62,5 +68,5 @@ def archive(suite: str = SUITE) -> Path:
 
 
 if __name__ == "__main__":
-    print(f"The file system of {IMAGE}, by debootstrap (once per machine, about two minutes) ...", flush=True)
+    print(f"The file system of {image()}, by debootstrap (once per machine, about two minutes) ...", flush=True)
     print(f"  {archive()}", flush=True)

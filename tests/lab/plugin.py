@@ -36,10 +36,11 @@ class Workshop:
     The node needs a way out (`WayOut`): the image is made of Debian's packages and of Python's.
     """
 
-    def __init__(self, node: Node, engine: Engine, storage: Path, folder: Path) -> None:
+    def __init__(self, node: Node, engine: Engine, storage: Path, folder: Path, suite: str = base.SUITE) -> None:
         self.engine = engine
         self._folder = folder
-        engine.docker("import", "-c", 'CMD ["bash"]', str(base.archive()), base.IMAGE, timeout=300)
+        self._image = base.image(suite)
+        engine.docker("import", "-c", 'CMD ["bash"]', str(base.archive(suite)), self._image, timeout=300)
         registry.serve(node, storage)
 
     def push(self, version: str, tag: str, *, newer_rules: bool = False) -> None:
@@ -66,7 +67,12 @@ class Workshop:
 
     def _make(self, *words: str) -> None:
         environment = {**self.engine.environment, "DOCKER_BUILDKIT": "0"}
-        run(["make", *words, f"DOCKER={CLI}"], cwd=self._folder, timeout=900, env=environment)
+        run(
+            ["make", *words, f"BASE_IMAGE={self._image}", f"DOCKER={CLI}"],
+            cwd=self._folder,
+            timeout=900,
+            env=environment,
+        )
 
     def _edit(self, name: str, pattern: str, text: str) -> None:
         file = self._folder / name

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import engine_root, engine_version, private_engine, private_node
+from tests.lab import base
 from tests.lab.engine import Engine
 from tests.lab.names import DISKS, unique
 from tests.lab.node import Node, remove_disk
@@ -37,22 +38,49 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, command: Path) -> Iterator[Made]:
     """Build and push two versions."""
-    name = unique("registry")
-    storage = DISKS / name
-    try:
-        with Node("workshop") as node, Engine(node) as engine, WayOut(node):
-            workshop = Workshop(node, engine, storage, tmp_path_factory.mktemp("workshop"))
+    with _storage() as storage:
+        with _workshop(storage, tmp_path_factory.mktemp("workshop")) as workshop:
             workshop.push(OLD, "old")
             workshop.push(NEW, "new", newer_rules=True)
             size = workshop.image_bytes()
         yield Made(storage, command, size)
+
+
+@contextlib.contextmanager
+def _storage() -> Iterator[Path]:
+    name = unique("registry")
+    try:
+        yield DISKS / name
     finally:
         remove_disk(name)
+
+
+@contextlib.contextmanager
+def _workshop(storage: Path, folder: Path, suite: str = base.SUITE) -> Iterator[Workshop]:
+    with Node("workshop") as node, Engine(node) as engine, WayOut(node):
+        yield Workshop(node, engine, storage, folder, suite)
 
 
 @pytest.fixture
 def bare(engine_version: str, made: Made) -> Iterator[PluginHost]:
     """Yield a fresh host whose dockerd has no plugin yet, to be broken; its plug is pulled after, as it is."""
+    with _fresh_host(made, engine_version) as host:
+        yield host
+
+
+@pytest.fixture
+def bare_for_next_base(tmp_path: Path, command: Path) -> Iterator[PluginHost]:
+    """Yield such a host for the plugin (`old`) on the next Debian as base, built for it alone."""
+    with _storage() as storage:
+        with _workshop(storage, tmp_path, base.NEXT) as workshop:
+            workshop.push(OLD, "old")
+            size = workshop.image_bytes()
+        with _fresh_host(Made(storage, command, size), "20") as host:
+            yield host
+
+
+@contextlib.contextmanager
+def _fresh_host(made: Made, engine_version: str) -> Iterator[PluginHost]:
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(Node("user", engine_root(engine_version)))
         stack.callback(node.power_off)

@@ -15,6 +15,7 @@ from tests.plugin_install.conftest import NEW, OLD, Made
 
 pytestmark = pytest.mark.plugin
 
+PYTHON = "/opt/weft/bin/python"
 LIMIT = 180 * 10**6
 """Bytes of the root filesystem, at most."""
 
@@ -73,7 +74,18 @@ def _has_newer_rules(host: PluginHost) -> bool:
 
 @both_engines
 def test_everything_of_a_network_works_from_inside_the_plugin(bare: PluginHost) -> None:
-    """What needs a privilege, a mount, a library or a program of the image: each is used once."""
+    _use_everything(bare)
+
+
+def test_the_next_debian_is_a_base_as_well(bare_for_next_base: PluginHost) -> None:
+    _use_everything(bare_for_next_base)
+    plugin = bare_for_next_base.inspect("mesh")["Id"]
+    told = bare_for_next_base.node.run("chroot", f"/var/lib/docker/plugins/{plugin}/rootfs", PYTHON, "--version")
+    assert told.stdout.startswith("Python 3.13.")
+
+
+def _use_everything(bare: PluginHost) -> None:
+    """Use what needs a privilege, a mount, a library or a program of the image, each once; the plugin is `mesh`."""
     engine = bare.engine
     driver = "mesh:latest"  # by an alias: Docker's list is asked for networks of that driver
     bare.install("old", "WEFT_LOG_LEVEL=debug", alias="mesh")
